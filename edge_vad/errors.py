@@ -1,0 +1,82 @@
+"""Every error that edge-vad raises on purpose.
+
+    EdgeVadError
+    |-- SourceError            footage or a camera cannot be opened or read
+    |-- LabelError             ground-truth labels do not fit the footage
+    |-- ProfileError           a profile or a setting is wrong
+    |-- EncoderError           an encoder cannot be exported, quantised or used
+    |-- BackendError           a backend or device that was asked for is not there
+    |-- PluginError            a named camera, backend, bank, method or sink does not exist
+    |-- MissingPackageError    an optional package is not installed
+    |-- OutputError            a result cannot be written
+    `-- BundleError            a bundle cannot be used
+        |-- BundleFormatError      it is not a bundle, or breaks the format's rules
+        |-- BundleIntegrityError   a hash, a size or a fingerprint does not match
+        `-- BundleVersionError     it was written for another major version
+
+The message says what is wrong, where, and what to do. A programmer's mistake (a wrong shape) stays ``ValueError``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EdgeVadError(Exception):
+    """Base of all errors a caller may want to catch; the command line prints it on one line and exits with 1."""
+
+
+class SourceError(EdgeVadError):
+    """Footage or a camera cannot be opened or read."""
+
+
+class LabelError(EdgeVadError):
+    """Ground-truth labels are missing or do not fit the footage."""
+
+
+class ProfileError(EdgeVadError):
+    """A profile or a single setting has an unknown key, a wrong type or a value out of range."""
+
+
+class EncoderError(EdgeVadError):
+    """An encoder cannot be exported, quantised, or does not have the outputs that were named."""
+
+
+class BackendError(EdgeVadError):
+    """A backend or device that was asked for is not available here, or failed."""
+
+
+class PluginError(EdgeVadError):
+    """A camera, backend, bank, method or sink of that name does not exist."""
+
+
+class MissingPackageError(EdgeVadError):
+    """An optional package is needed and not installed; the message holds the pip command."""
+
+
+class OutputError(EdgeVadError):
+    """A result cannot be written; nothing half-written is left behind."""
+
+
+class BundleError(EdgeVadError):
+    """A bundle cannot be used."""
+
+
+class BundleFormatError(BundleError):
+    """The file is not a bundle, or breaks a rule of the format."""
+
+
+class BundleIntegrityError(BundleError):
+    """A size, a hash or a fingerprint in the bundle does not match its content."""
+
+
+class BundleVersionError(BundleError):
+    """The bundle was written for another major version of the format."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the known word nearest to ``word``, or the whole list when none is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(known)})"

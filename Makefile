@@ -1,0 +1,32 @@
+# make demo and make test work on a fresh machine: both begin with the environment in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test lint build clean
+
+install: .venv/installed
+
+# HNSWLIB_NO_NATIVE: without it hnswlib is compiled for the very processor it is built on.
+.venv/installed: setup.py constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	HNSWLIB_NO_NATIVE=1 $(BIN)/pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	touch $@
+
+demo: install
+	$(BIN)/edge-vad demo
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy edge_vad converters
+
+build: install
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation
+
+clean:
+	rm -rf .venv build dist demo_out *.egg-info .pytest_cache .mypy_cache .ruff_cache

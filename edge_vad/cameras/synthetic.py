@@ -22,6 +22,8 @@ from edge_vad.errors import OutputError, SourceError, did_you_mean
 from edge_vad.plugins import require
 from edge_vad.types import Frame, UInt8
 
+__all__ = ["ANOMALIES", "Options", "SyntheticStreet", "Truth", "luma_of", "parse", "write_dataset"]
+
 Mask = NDArray[np.bool_]
 
 MIN_VISIBLE = 1 / 4000  # of the picture's pixels: an actor that shows fewer is not there yet, for truth
@@ -52,7 +54,7 @@ class Options:
 
 
 class SyntheticStreet(Camera):
-    """A generated street; the location is ``seed=7,seconds=60,anomalies=cyclist+cart,size=360x240,view=0,fps=10,grey=0``.
+    """A generated street: ``synthetic:seed=7,seconds=60,anomalies=cyclist+cart,size=360x240,view=0,fps=10,grey=0``.
 
     Every key may be left out. Without ``seconds`` it never ends and keeps to its frame rate as a live camera does; with
     it, it runs as fast as it can. ``anomalies`` are ``all`` (each kind from time to time), ``none``, or kinds joined by
@@ -86,11 +88,12 @@ class SyntheticStreet(Camera):
         """Any one frame of the stream."""
         picture = self._empty.copy()
         t = index / self.fps
-        poses = [actor.pose(t) for actor in self._traffic.actors(t)]
-        for cast in (shadow(pose, self._view, self._ground) for pose in poses):
+        poses = self._poses(t)
+        for _, pose in poses:
+            cast = shadow(pose, self._view, self._ground)
             if cast is not None:
                 cast.paint(picture)
-        for _, sprite in self._sprites(t):
+        for _, sprite in self._sprites(poses):
             sprite.paint(picture)
         image = self._expose(picture, index)
         luma = luma_of(image)
@@ -100,8 +103,7 @@ class SyntheticStreet(Camera):
 
     def truth(self, index: int) -> list[Truth]:
         """The anomalous actors that frame ``index`` shows, largest first."""
-        visible = [(kind, pixels) for kind, pixels in self._visible(index)]
-        found = [Truth(kind, _box(pixels), int(np.count_nonzero(pixels))) for kind, pixels in visible]
+        found = [Truth(kind, _box(pixels), int(np.count_nonzero(pixels))) for kind, pixels in self._visible(index)]
         return sorted(found, key=lambda one: -one.n_pixels)
 
     def mask(self, index: int) -> Mask:
@@ -120,11 +122,13 @@ class SyntheticStreet(Camera):
         edges = np.flatnonzero(marked[1:] != marked[:-1])
         return [[int(first) + 1, int(end)] for first, end in zip(edges[::2], edges[1::2], strict=True)]
 
-    def _sprites(self, t: float) -> list[tuple[Actor | None, Sprite]]:
+    def _poses(self, t: float) -> list[tuple[Actor, Pose]]:
+        return [(actor, actor.pose(t)) for actor in self._traffic.actors(t)]
+
+    def _sprites(self, poses: list[tuple[Actor, Pose]]) -> list[tuple[Actor | None, Sprite]]:
         """All figures of the picture, the farthest first; furniture has no actor."""
         drawn: list[tuple[float, Actor | None, Sprite]] = [(z, None, sprite) for z, sprite in self._furniture]
-        for actor in self._traffic.actors(t):
-            pose = actor.pose(t)
+        for actor, pose in poses:
             sprite = figure(pose, self._view, self._ground)
             if sprite is not None:
                 drawn.append((pose.place[1], actor, sprite))
@@ -132,13 +136,13 @@ class SyntheticStreet(Camera):
 
     def _visible(self, index: int) -> list[tuple[str, Mask]]:
         """(kind, pixels (H, W) bool) of each anomalous actor that shows enough of itself."""
-        t = index / self.fps
-        if not any(actor.anomaly for actor in self._traffic.actors(t)):
+        poses = self._poses(index / self.fps)
+        if not any(actor.anomaly for actor, _ in poses):
             return []
         width, height = self._options.size
         shown = np.full((height, width), -1, np.int16)
         actors = []
-        for number, (actor, sprite) in enumerate(self._sprites(t)):
+        for number, (actor, sprite) in enumerate(self._sprites(poses)):
             shown[sprite.window][sprite.solid()] = number
             if actor is not None and actor.anomaly:
                 actors.append((number, actor.anomaly))
@@ -158,14 +162,14 @@ class SyntheticStreet(Camera):
                 placed.append((pose.place[1], sprite))
         return placed
 
-    def _make_noise(self) -> UInt8:
-        """A stock of sensor noise, as two's complement in uint8; each frame takes a piece of it that starts elsewhere."""
+    def _make_noise(self) -> NDArray[np.int8]:
+        """A stock of sensor noise; each frame takes a piece of it that starts elsewhere."""
         rng = np.random.Generator(np.random.PCG64([self._options.seed, 4]))
         raw = rng.integers(-128, 128, (4, self._empty.size + 65536), np.int8).astype(np.int16)
         fine = (raw[0] + raw[1] + raw[2] + raw[3]).astype(np.float32)  # standard deviation 148
         fine[3:] += fine[:-3].copy()  # neighbours of a colour sensor share some of their noise
-        noise = np.clip(np.rint(fine * np.float32(self._view.noise / 209)), -NOISE_LIMIT, NOISE_LIMIT)
-        return noise.astype(np.int8).view(np.uint8)
+        noise: NDArray[np.float32] = np.clip(np.rint(fine * (self._view.noise / 209)), -NOISE_LIMIT, NOISE_LIMIT)
+        return noise.astype(np.int8)
 
     def _expose(self, picture: UInt8, index: int) -> UInt8:
         """The picture under slowly changing light, with sensor noise."""
@@ -177,21 +181,21 @@ class SyntheticStreet(Camera):
         np.clip(lit, NOISE_LIMIT, 255 - NOISE_LIMIT, out=lit)  # the noise cannot overflow
         start = (index * 40503 + 12289 * self._options.seed) % 65536
         exposed = lit.astype(np.uint8)
-        exposed += self._noise[start : start + picture.size].reshape(picture.shape)
+        exposed += self._noise[start : start + picture.size].reshape(picture.shape).view(np.uint8)
         return exposed
 
 
 def luma_of(image: UInt8) -> UInt8:
     """(H, W) uint8 luma (BT.601) of an (H, W, 3) RGB image, in the integers that OpenCV uses."""
     wide = image.astype(np.uint32)
-    return ((wide[..., 0] * 4899 + wide[..., 1] * 9617 + wide[..., 2] * 1868 + 8192) >> 14).astype(np.uint8)
+    return ((wide[..., 0] * 9798 + wide[..., 1] * 19235 + wide[..., 2] * 3735 + 16384) >> 15).astype(np.uint8)
 
 
 def parse(location: str) -> Options:
     """The options in ``key=value,key=value``. Raises SourceError with the nearest key for one that does not exist."""
     values: dict[str, Any] = {}
     for item in filter(None, (piece.strip() for piece in location.split(","))):
-        key, equals, text = (part.strip() for part in item.partition("="))
+        key, _, text = (part.strip() for part in item.partition("="))
         if key not in _READ:
             raise SourceError(f"synthetic: no option {key!r}{did_you_mean(key, _READ)}")
         read, wanted = _READ[key]
@@ -213,8 +217,10 @@ def _anomalies(text: str) -> tuple[str, ...]:
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    return int(_within(64, 4096)(width)), int(_within(64, 4096)(height))
+    width, height = (int(_within(64, 4096)(side)) for side in text.split("x"))
+    if not height <= width <= 2 * height:
+        raise ValueError(text)  # the views show little of their street otherwise
+    return width, height
 
 
 def _within(low: float, high: float, whole: bool = True) -> Callable[[str], float]:
@@ -231,7 +237,7 @@ _READ: dict[str, tuple[Callable[[str], Any], str]] = {
     "seed": (_within(0, 2**32), "a whole number from 0"),
     "seconds": (_within(0.1, 1e6, whole=False), "a length in seconds, such as 60"),
     "anomalies": (_anomalies, "all, none, or kinds joined by +"),
-    "size": (_size, "WIDTHxHEIGHT from 64x64 to 4096x4096, such as 360x240"),
+    "size": (_size, "WIDTHxHEIGHT, such as 360x240: 64 to 4096 pixels, from square to twice as wide as high"),
     "view": (_within(0, len(VIEWS) - 1), f"a number from 0 to {len(VIEWS) - 1}"),
     "fps": (_within(0.1, 240, whole=False), "a frame rate from 0.1 to 240"),
     "grey": (lambda text: bool(_within(0, 1)(text)), "0 or 1"),
@@ -257,8 +263,8 @@ def write_dataset(
 ) -> dict[str, Any]:
     """Write a small benchmark in the layout of the public ones, and return its labels.
 
-    ``training/frames/01/000.jpg`` ... shows normal traffic; ``testing/frames/01/000.jpg`` ... one kind of anomaly per clip,
-    in turn, with ``testing/masks/01/000.png`` (1 bit, exact pixels) and ``labels.json``:
+    ``training/frames/01/000.jpg`` ... shows normal traffic; ``testing/frames/01/000.jpg`` ... one kind of anomaly per
+    clip, in turn, with ``testing/masks/01/000.png`` (1 bit, exact pixels) and ``labels.json``:
     ``{"01": {"frames": 180, "anomalous_1based": [[61, 180]], "anomalies": ["cyclist"]}}``.
     Raises OutputError when the folder holds something already.
     """

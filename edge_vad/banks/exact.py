@@ -1,0 +1,49 @@
+"""Exact nearest neighbours: a matrix product over blocks of rows that stay in the cache."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vad.banks.base import Bank
+from edge_vad.types import Float32
+
+BLOCK_ROWS = 2048  # block x queries distances fit the second-level cache
+
+
+class ExactBank(Bank):
+    """Brute force, fused: |q - r|^2 = |q|^2 - 2 q r + |r|^2 block by block; no full distance matrix is ever made."""
+
+    def __init__(self, rows: Float32) -> None:
+        self._rows = np.ascontiguousarray(rows, dtype=np.float32)
+        self._norms = np.einsum("ij,ij->i", self._rows, self._rows)
+
+    def search(self, queries: Float32, k: int = 1) -> tuple[Float32, NDArray[np.int64]]:
+        self._check(queries, k, *self._rows.shape)
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        best = np.full((len(queries), k), np.inf, dtype=np.float32)
+        ids = np.zeros((len(queries), k), dtype=np.int64)
+        doubled = queries * np.float32(-2)
+        for start in range(0, len(self._rows), BLOCK_ROWS):
+            block = doubled @ self._rows[start : start + BLOCK_ROWS].T
+            block += self._norms[start : start + BLOCK_ROWS]
+            _merge(best, ids, block, start)
+        best += np.einsum("ij,ij->i", queries, queries)[:, None]
+        return np.sqrt(np.maximum(best, 0, out=best)), ids
+
+
+def _merge(best: Float32, ids: NDArray[np.int64], block: Float32, start: int) -> None:
+    """Fold the distances of one block (n, b) into the running best (n, k)."""
+    k = best.shape[1]
+    if k == 1:
+        nearest = block.argmin(axis=1)
+        distance = block[np.arange(len(block)), nearest]
+        closer = distance < best[:, 0]
+        best[closer, 0] = distance[closer]
+        ids[closer, 0] = nearest[closer] + start
+        return
+    distances = np.concatenate([best, block], axis=1)
+    numbers = np.concatenate([ids, np.broadcast_to(np.arange(start, start + block.shape[1]), block.shape)], axis=1)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    best[:] = np.take_along_axis(distances, order, axis=1)
+    ids[:] = np.take_along_axis(numbers, order, axis=1)

@@ -1,0 +1,120 @@
+"""The product: frames in, anomaly scores and events out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from edge_vad.anomaly_map import anomaly_map
+from edge_vad.backends.base import Backend
+from edge_vad.bundle import Bundle, read_bundle
+from edge_vad.calibration import Calibration, Scorer
+from edge_vad.errors import BundleFormatError
+from edge_vad.events import EventSettings, EventTracker
+from edge_vad.golden import check_golden
+from edge_vad.methods.base import Method, Observation
+from edge_vad.plugins import load
+from edge_vad.profile import Profile, load_profile
+from edge_vad.strict import from_plain
+from edge_vad.types import Event, Frame, Region, Result
+
+
+class Detector:
+    """Scores the frames of one stream against a bundle.
+
+    >>> detector = Detector.open("site.evb")          # doctest: +SKIP
+    >>> for frame in camera.frames():                 # doctest: +SKIP
+    ...     result = detector.process(frame)
+    ...     print(result.score, result.events)
+    """
+
+    def __init__(self, method: Method, calibration: Calibration, events: EventSettings, period_s: float) -> None:
+        """period_s: seconds between two processed frames; frames in between repeat the last score."""
+        self._method = method
+        self._calibration = calibration
+        self._scorer = Scorer(calibration)
+        self._tracker = EventTracker(events)
+        self._period_s = period_s
+        self._last: Result | None = None
+        self._due_s = -np.inf
+
+    @classmethod
+    def open(cls, bundle: str | Path | Bundle, profile: str | Profile = "desktop_cpu", *, self_test: bool = True) -> Detector:
+        """The detector of a bundle (a path is read and verified) on the device of ``profile``.
+
+        self_test: compare the golden frames first, so that a wrong backend cannot score. Raises BundleError,
+        ProfileError, BackendError or MissingPackageError.
+        """
+        if not isinstance(bundle, Bundle):
+            bundle = read_bundle(bundle)
+        if not isinstance(profile, Profile):
+            profile = load_profile(profile)
+        inference = profile.inference
+        backend = load("backends", inference.backend, Backend)  # type: ignore[type-abstract]
+        kind = load("methods", bundle.method, Method)  # type: ignore[type-abstract]
+        method = kind.open(bundle, backend, threads=inference.threads, device=inference.device, bank=inference.bank)
+        if self_test:
+            check_golden(bundle, method)
+        plain = bundle.calibration
+        try:
+            calibration = from_plain(Calibration, plain["calibration"], "calibration.json", BundleFormatError)
+            events = from_plain(EventSettings, plain["events"], "calibration.json", BundleFormatError)
+            period_s = float(plain["period_s"])
+        except (KeyError, TypeError) as error:
+            raise BundleFormatError(f"calibration.json: lacks {error}") from error
+        return cls(method, calibration, events, period_s)
+
+    def process(self, frame: Frame) -> Result:
+        """Score the next frame. Frames come in order; ValueError when their size is not the bundle's."""
+        if self._last is not None and frame.timestamp < self._due_s:
+            return self._between(frame)
+        # Half a period of slack: time stamps jitter, and a frame that is a little early is still the one that is due.
+        self._due_s = frame.timestamp + 0.75 * self._period_s
+        observation = self._method.observe(frame)
+        start = time.thread_time_ns()
+        score, components = self._scorer.update(frame.timestamp, observation.components)
+        regions = self._score_regions(observation)
+        events = self._tracker.update(frame.index, frame.timestamp, score, components, _above(regions))
+        picture = anomaly_map(frame.image.shape[:2], regions, observation.maps)
+        stage_ms = {**observation.stage_ms, "scoring": (time.thread_time_ns() - start) / 1e6}
+        self._last = Result(
+            frame.index, frame.timestamp, score, components, regions, picture, tuple(events), stage_ms
+        )
+        return self._last
+
+    def finish(self) -> list[Event]:
+        """End a running event: at the end of footage."""
+        return self._tracker.finish()
+
+    def reset(self) -> None:
+        """Forget the past: before another clip, or after a gap in the stream."""
+        self._method.reset()
+        self._scorer.reset()
+        self._tracker.reset()
+        self._last = None
+
+    def _between(self, frame: Frame) -> Result:
+        """A frame that is not processed carries the last score."""
+        last = self._last
+        assert last is not None
+        return Result(frame.index, frame.timestamp, last.score, last.components, last.regions, last.anomaly_map, (), {})
+
+    def _score_regions(self, observation: Observation) -> tuple[Region, ...]:
+        """The regions with their scores, highest first: each as if it were alone in the frame."""
+        if not observation.regions:
+            return ()
+        total = np.zeros(len(observation.regions))
+        for name, raw in observation.region_components.items():
+            known = raw > 0
+            total[known] += self._calibration.standardise(name, raw[known])
+        scores = self._calibration.score(total)
+        order = np.argsort(-scores, kind="stable")
+        rows = ((observation.regions[i], float(scores[i])) for i in order)
+        return tuple(Region(r.x0, r.y0, r.x1, r.y1, r.confidence, r.age, score) for r, score in rows)
+
+
+def _above(regions: tuple[Region, ...]) -> tuple[Region, ...]:
+    """The regions that carry an event: those over the threshold, or the highest one where only their sum is."""
+    return tuple(r for r in regions if r.score >= 1.0) or regions[:1]

@@ -1,0 +1,71 @@
+"""The method plug point: what turns a frame into named raw components and where they come from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_vad.types import Float32, Frame, Region
+
+if TYPE_CHECKING:
+    from edge_vad.backends.base import Backend
+    from edge_vad.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a method saw in one frame, before calibration.
+
+    components: name -> raw score of the frame, larger is more unusual; NaN where it is not known yet (too little past);
+        0 where there was nothing to score.
+    regions: the scored regions in pixels of the frame's image. region_components: name -> (n_regions,) raw scores.
+    maps: name -> (h, w) raw per-pixel scores of methods that do not work on regions.
+    stage_ms: CPU milliseconds by stage.
+    """
+
+    components: Mapping[str, float]
+    regions: tuple[Region, ...] = ()
+    region_components: Mapping[str, Float32] = field(default_factory=dict)
+    maps: Mapping[str, Float32] = field(default_factory=dict)
+    stage_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+class Method(ABC):
+    """Scores frames one by one, using the past only. A new method is one new file in this folder with one subclass.
+
+    Required
+    --------
+    open(bundle, ...)   the method with everything that the bundle holds for it.
+    observe(frame)      raw components of the next frame.
+    reset()             forget the past, after a gap in the stream.
+
+    Optional
+    --------
+    golden(frames)      named arrays that the golden self-test compares.
+    """
+
+    @classmethod
+    @abstractmethod
+    def open(cls, bundle: Bundle, backend: type[Backend], *, threads: int, device: str, bank: str) -> Method:
+        """Build the method from a verified bundle; raises BundleFormatError when something it needs is missing."""
+
+    @abstractmethod
+    def observe(self, frame: Frame) -> Observation:
+        """Raw components of ``frame``; frames come in order of their timestamps."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget the past."""
+
+    def golden(self, frames: list[Frame]) -> dict[str, np.ndarray]:
+        """Named float32 arrays that a healthy installation reproduces from ``frames``."""
+        self.reset()
+        observations = [self.observe(frame) for frame in frames]
+        self.reset()
+        names = sorted(observations[-1].components)
+        rows: list[list[Any]] = [[observation.components[name] for name in names] for observation in observations]
+        return {"components": np.array(rows, dtype=np.float32)}

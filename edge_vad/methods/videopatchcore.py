@@ -1,0 +1,104 @@
+"""VideoPatchCore (document 000) on a live stream: distances to the memories of normal footage.
+
+Components: ``spatial``, ``temporal`` and ``highlevel`` are the paper's three memory banks; ``velocity`` (a fourth bank)
+and ``speed`` (one-sided, no bank) are measured from RGB difference in the place of optical flow. With an object
+detector, ``object_spatial`` and so on are the same for its boxes. Each component of a frame is the largest over its
+regions and patches (equations 8 and 9).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_vad.backends.base import Backend
+from edge_vad.banks.base import Bank, open_bank
+from edge_vad.bundle import Bundle
+from edge_vad.errors import BundleFormatError
+from edge_vad.features import Encoder
+from edge_vad.methods.base import Method, Observation
+from edge_vad.object_detector import ObjectDetector
+from edge_vad.streams import COMPONENTS, Extractor, FrameFeatures, LocalFeatures, Settings, Stopwatch
+from edge_vad.strict import from_plain
+from edge_vad.types import Float32, Frame, Region
+
+
+class VideoPatchCore(Method):
+    """Scores frames by their distance to the memory banks."""
+
+    def __init__(self, settings: Settings, extractor: Extractor, banks: dict[str, Bank]) -> None:
+        self._settings = settings
+        self._extractor = extractor
+        self._banks = banks
+        self._highlevel = np.nan
+
+    @classmethod
+    def open(cls, bundle: Bundle, backend: type[Backend], *, threads: int, device: str, bank: str) -> VideoPatchCore:
+        settings = from_plain(Settings, bundle.preprocessing, "preprocessing.json", BundleFormatError)
+        encoder = Encoder(backend(bundle.model("encoder"), threads=threads, device=device), settings.preprocessing)
+        detector = None
+        if settings.objects is not None:
+            detector = ObjectDetector(backend(bundle.model("detector"), threads=threads, device=device), settings.objects)
+        banks = {name: open_bank(bank, bundle.rows(name)) for name in bundle.bank_names}
+        return cls(settings, Extractor(settings, encoder, detector), banks)
+
+    def reset(self) -> None:
+        self._extractor.reset()
+        self._highlevel = np.nan
+
+    def observe(self, frame: Frame) -> Observation:
+        return self.score(self._extractor(frame))
+
+    def score(self, features: FrameFeatures) -> Observation:
+        """Distances of one frame's features to the banks."""
+        watch = Stopwatch()
+        watch.stage_ms.update(features.stage_ms)
+        with watch("search"):
+            scores = {prefix: self._distances(prefix, local) for prefix, local in features.local.items()}
+            if features.highlevel is not None and "highlevel" in self._banks:
+                self._highlevel = float(self._banks["highlevel"].search(features.highlevel[None])[0][0, 0])
+        components = {
+            name: float(values.max(initial=0.0)) if features.local[prefix].known else np.nan
+            for prefix, named in scores.items()
+            for name, values in named.items()
+        }
+        if "highlevel" in self._settings.components:
+            components["highlevel"] = self._highlevel
+        regions, per_region = self._regions(features, scores)
+        return Observation(components, regions, per_region, {}, watch.stage_ms)
+
+    def _distances(self, prefix: str, local: LocalFeatures) -> dict[str, Float32]:
+        """Raw score (n,) of every region, by component."""
+        scores: dict[str, Float32] = {}
+        for name in self._settings.components:
+            kind = name.removeprefix(prefix)
+            if not name.startswith(prefix) or kind not in COMPONENTS or kind == "highlevel":
+                continue
+            if kind == "speed":
+                scores[name] = local.speed
+            elif not len(local.boxes):
+                scores[name] = np.zeros(0, dtype=np.float32)
+            else:
+                rows = local.rows[kind]
+                distances, _ = self._banks[name].search(rows.reshape(-1, rows.shape[2]))
+                scores[name] = distances.reshape(rows.shape[:2]).max(axis=1)
+                if kind == "temporal":  # a region that continues none has no difference in time
+                    scores[name] *= local.continued
+        return scores
+
+    def _regions(
+        self, features: FrameFeatures, scores: dict[str, dict[str, Float32]]
+    ) -> tuple[tuple[Region, ...], dict[str, Float32]]:
+        """The regions of all streams in image pixels, and their components; 0 for the components of other streams."""
+        factor = self._settings.factor
+        regions: list[Region] = []
+        for local in features.local.values():
+            for box, confidence, age in zip(local.boxes * factor, local.confidence, local.age, strict=True):
+                regions.append(Region(*(float(v) for v in box), confidence=float(confidence), age=int(age)))
+        per_region = {}
+        start = 0
+        for prefix, local in features.local.items():
+            for name, values in scores[prefix].items():
+                per_region[name] = np.zeros(len(regions), dtype=np.float32)
+                per_region[name][start : start + len(values)] = values
+            start += len(local.boxes)
+        return tuple(regions), per_region

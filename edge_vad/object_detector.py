@@ -1,0 +1,121 @@
+"""The optional object detector: better boxes than motion gives, where the device can afford it.
+
+Any class counts as an object: what is unusual is decided by the memory, not by a class list. Boxes are brought to the
+usual object size at their image row, so that crops and speeds keep one scale (method.md, section 5, lessons 1 and 2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from edge_vad.backends.base import Backend
+from edge_vad.motion import ASPECT, suppress
+from edge_vad.perspective import Perspective
+from edge_vad.types import Float32, UInt8
+
+PAD = 114  # grey of the letterbox, as YOLO models are trained
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSettings:
+    """How boxes are made. head: output layout of the model (YOLOX raw, YOLOv5 decoded, YOLOv8/11 decoded).
+
+    input_size: (width, height), multiples of 32. threshold: lowest confidence. max_overlap: of two boxes, as part of
+    the smaller. min_height: of a box, as part of the usual object height at its row.
+    """
+
+    input_name: str
+    output_name: str
+    head: Literal["yolox", "yolov5", "yolov8"]
+    input_size: tuple[int, int]
+    threshold: float = 0.12
+    max_overlap: float = 0.7
+    min_height: float = 0.5
+    max_objects: int = 60
+
+
+class ObjectDetector:
+    """Class-agnostic boxes of one picture."""
+
+    def __init__(self, backend: Backend, settings: ObjectSettings) -> None:
+        self._backend = backend
+        self._settings = settings
+
+    def __call__(self, image: UInt8, perspective: Perspective) -> tuple[Float32, Float32]:
+        """Boxes (n, 4) of the usual object size and confidences (n,) of an image (H, W, 3) uint8 RGB, best first."""
+        boxes, confidence = self.detect(image)
+        feet = boxes[:, 3]
+        usual = perspective.height(feet)
+        tall = boxes[:, 3] - boxes[:, 1] > self._settings.min_height * usual
+        boxes, confidence, usual = boxes[tall], confidence[tall], usual[tall]
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        half = np.stack([ASPECT * usual / 2, usual / 2], axis=1)
+        return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32), confidence
+
+    def detect(self, image: UInt8) -> tuple[Float32, Float32]:
+        """Boxes as the model sees them, (n, 4) in pixels of ``image``, and confidences (n,), best first."""
+        picture, scale = _letterbox(image, self._settings.input_size)
+        planes = np.ascontiguousarray(picture.transpose(2, 0, 1)[None], dtype=np.float32)
+        if self._settings.head == "yolox":
+            planes = planes[:, ::-1].copy()  # trained on BGR, 0..255
+        else:
+            planes /= 255
+        output = self._backend.run({self._settings.input_name: planes})[self._settings.output_name][0]
+        centre, size, confidence = _decode(output, self._settings)
+        kept = np.flatnonzero(confidence > self._settings.threshold)
+        kept = kept[np.argsort(-confidence[kept], kind="stable")]
+        boxes = np.concatenate([centre[kept] - size[kept] / 2, centre[kept] + size[kept] / 2], axis=1) / scale
+        chosen = suppress(boxes.astype(np.float32), self._settings.max_overlap, self._settings.max_objects)
+        return boxes[chosen].astype(np.float32), confidence[kept][chosen].astype(np.float32)
+
+
+def _decode(output: Float32, settings: ObjectSettings) -> tuple[Float32, Float32, Float32]:
+    """Centres (n, 2), sizes (n, 2) in input pixels and confidences (n,) of one picture's output."""
+    if settings.head == "yolov8":
+        rows = output.T
+        return rows[:, :2], rows[:, 2:4], rows[:, 4:].max(axis=1)
+    confidence = output[:, 4] * output[:, 5:].max(axis=1)
+    if settings.head == "yolov5":
+        return output[:, :2], output[:, 2:4], confidence
+    grid, stride = _yolox_grid(settings.input_size)
+    return (output[:, :2] + grid) * stride, np.exp(output[:, 2:4]) * stride, confidence
+
+
+@lru_cache(maxsize=4)
+def _yolox_grid(size: tuple[int, int]) -> tuple[Float32, Float32]:
+    cells, strides = [], []
+    for stride in (8, 16, 32):
+        y, x = np.mgrid[: size[1] // stride, : size[0] // stride]
+        cells.append(np.stack([x, y], axis=-1).reshape(-1, 2))
+        strides.append(np.full((x.size, 1), stride))
+    return np.concatenate(cells).astype(np.float32), np.concatenate(strides).astype(np.float32)
+
+
+def _letterbox(image: UInt8, size: tuple[int, int]) -> tuple[Float32, float]:
+    """The image scaled to fit (width, height), padded at the right and below; and the scale."""
+    scale = min(size[0] / image.shape[1], size[1] / image.shape[0])
+    width, height = round(image.shape[1] * scale), round(image.shape[0] * scale)
+    picture = np.full((size[1], size[0], 3), PAD, dtype=np.float32)
+    picture[:height, :width] = _resize(image, width, height)
+    return picture, scale
+
+
+def _resize(image: UInt8, width: int, height: int) -> Float32:
+    """Separable bilinear resize of (H, W, 3) uint8 -> (height, width, 3) float32."""
+    rows, row_fraction = _positions(height, image.shape[0])
+    columns, column_fraction = _positions(width, image.shape[1])
+    upper = image[rows].astype(np.float32)
+    upper += (image[np.minimum(rows + 1, image.shape[0] - 1)] - upper) * row_fraction[:, None, None]
+    left = upper[:, columns]
+    return left + (upper[:, np.minimum(columns + 1, image.shape[1] - 1)] - left) * column_fraction[None, :, None]
+
+
+@lru_cache(maxsize=8)
+def _positions(n: int, limit: int) -> tuple[np.ndarray, Float32]:
+    position = np.clip((np.arange(n, dtype=np.float32) + 0.5) * limit / n - 0.5, 0, limit - 1)
+    low = position.astype(np.intp)
+    return low, (position - low).astype(np.float32)

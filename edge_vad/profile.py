@@ -1,0 +1,93 @@
+"""One device's settings, from YAML, strictly: what changes speed and budgets, never what a feature means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from edge_vad.errors import ProfileError, did_you_mean
+from edge_vad.strict import from_plain
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What runs the encoder and the search. threads: of the backend; device: cpu or cuda:N; bank: auto, exact or hnsw."""
+
+    backend: str = "onnxruntime"
+    device: str = "cpu"
+    threads: int = 1
+    bank: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Defaults of ``edge-vad build`` for this device. stride: every n-th frame is processed."""
+
+    precision: Literal["int8", "fp32"] = "int8"
+    ratio: float = 0.01
+    stride: int = 2
+    vectors: Literal["fp16", "int8"] = "fp16"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A device. description: one line for ``edge-vad profiles``."""
+
+    name: str
+    description: str
+    inference: Inference = Inference()
+    build: Build = Build()
+
+
+def names() -> list[str]:
+    """The profiles that come with edge-vad."""
+    folder = resources.files("edge_vad.profiles")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_profile(name: str, overrides: Iterable[str] = ()) -> Profile:
+    """The profile of that name, or of that YAML file; overrides are ``key.key=value``. Raises ProfileError."""
+    if name in names():
+        text = (resources.files("edge_vad.profiles") / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        path = Path(name)
+        if path.suffix not in (".yaml", ".yml"):
+            raise ProfileError(f"no profile named {name!r}{did_you_mean(name, names())}; a .yaml file works too")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ProfileError(f"{name}: the profile cannot be read: {error}") from error
+    values = parse_yaml(text, name)
+    for override in overrides:
+        _override(values, override)
+    return from_plain(Profile, values, f"profile {name}", ProfileError)
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """YAML text as keys and values; raises ProfileError on one line."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ProfileError(f"{where}: not valid YAML{line}: {getattr(error, 'problem', None) or 'cannot be parsed'}") from error
+    if not isinstance(values, dict):
+        raise ProfileError(f"{where}: expected keys and values")
+    return values
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals:
+        raise ProfileError(f"--set {override}: write key.key=value")
+    *parents, last = path.split(".")
+    for key in parents:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ProfileError(f"--set {override}: {key!r} holds a value, not keys")
+    values[last] = yaml.safe_load(text)

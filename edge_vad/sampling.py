@@ -1,0 +1,81 @@
+"""Windows cut out of a picture at any scale, many at once: crops for the encoder, templates for speeds."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vad.types import Float32, UInt8
+
+
+def _grid(start: Float32, step: Float32, n: int, limit: int) -> tuple[NDArray[np.intp], Float32]:
+    """Lower neighbour index and fraction of ``n`` sample centres from ``start``, clamped to the picture: both (m, n)."""
+    position = start[:, None] + step[:, None] * (np.arange(n, dtype=np.float32) + 0.5) - 0.5
+    np.clip(position, 0, limit - 1.001, out=position)
+    low = position.astype(np.intp)
+    return low, (position - low).astype(np.float32)
+
+
+def windows(plane: UInt8, boxes: Float32, width: int, height: int) -> Float32:
+    """Bilinear samples of a plane (H, W) uint8 in boxes (n, 4) x0, y0, x1, y1 -> (n, height, width) float32.
+
+    Outside the picture its edge pixels continue.
+    """
+    x, fx = _grid(boxes[:, 0], (boxes[:, 2] - boxes[:, 0]) / width, width, plane.shape[1])
+    y, fy = _grid(boxes[:, 1], (boxes[:, 3] - boxes[:, 1]) / height, height, plane.shape[0])
+    flat = plane.reshape(-1)
+    at = y[:, :, None] * plane.shape[1] + x[:, None, :]
+    fx, fy = fx[:, None, :], fy[:, :, None]
+    top = flat[at].astype(np.float32)
+    top += (flat[at + 1] - top) * fx
+    at += plane.shape[1]
+    bottom = flat[at].astype(np.float32)
+    bottom += (flat[at + 1] - bottom) * fx
+    bottom -= top
+    bottom *= fy
+    top += bottom
+    return top
+
+
+def crops(image: UInt8, boxes: Float32, side: int) -> UInt8:
+    """Bilinear square crops of an image (H, W, 3) uint8 in boxes (n, 4) -> (n, side, side, 3) uint8.
+
+    Pixels are gathered as packed 32-bit words and mixed in 8.8 fixed point: four times faster than float planes.
+    """
+    n_rows, n_columns = image.shape[:2]
+    packed = np.zeros((n_rows, n_columns, 4), dtype=np.uint8)
+    packed[:, :, :3] = image
+    words = packed.reshape(-1).view(np.uint32)
+    x, fx = _grid(boxes[:, 0], (boxes[:, 2] - boxes[:, 0]) / side, side, n_columns)
+    y, fy = _grid(boxes[:, 1], (boxes[:, 3] - boxes[:, 1]) / side, side, n_rows)
+    at = y[:, :, None] * n_columns + x[:, None, :]
+    wx = np.round(fx * 256).astype(np.int32)[:, None, :, None]
+    wy = np.round(fy * 256).astype(np.int32)[:, :, None, None]
+    top = _mix(words[at], words[at + 1], wx)
+    at += n_columns
+    bottom = _mix(words[at], words[at + 1], wx)
+    mixed = (top * (256 - wy) + bottom * wy + 32768) >> 16
+    return mixed[..., :3].astype(np.uint8)
+
+
+def _mix(left: NDArray[np.uint32], right: NDArray[np.uint32], weight: NDArray[np.int32]) -> NDArray[np.int32]:
+    """left * (256 - weight) + right * weight for packed pixels (...,) -> (..., 4) int32."""
+    a = left.view(np.uint8).reshape(*left.shape, 4).astype(np.int32)
+    b = right.view(np.uint8).reshape(*right.shape, 4).astype(np.int32)
+    b -= a
+    b *= weight
+    a <<= 8
+    a += b
+    return a
+
+
+def decimate(image: UInt8, factor: int) -> UInt8:
+    """Mean of factor x factor blocks: (H, W, ...) uint8 -> (H // factor, W // factor, ...) uint8."""
+    if factor == 1:
+        return image
+    rows, columns = image.shape[0] // factor, image.shape[1] // factor
+    total = np.zeros((rows, columns, *image.shape[2:]), dtype=np.uint16)
+    for dy in range(factor):
+        for dx in range(factor):
+            total += image[dy : rows * factor : factor, dx : columns * factor : factor]
+    return (total // (factor * factor)).astype(np.uint8)

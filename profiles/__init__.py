@@ -1,0 +1,1 @@
+"""One complete, commented YAML file per device."""

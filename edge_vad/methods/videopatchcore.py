@@ -25,7 +25,7 @@ from edge_vad.types import Float32, Frame, Region
 class VideoPatchCore(Method):
     """Scores frames by their distance to the memory banks."""
 
-    def __init__(self, settings: Settings, extractor: Extractor, banks: dict[str, Bank]) -> None:
+    def __init__(self, settings: Settings, extractor: Extractor | None, banks: dict[str, Bank]) -> None:
         self._settings = settings
         self._extractor = extractor
         self._banks = banks

@@ -224,7 +224,7 @@ def calibration_pictures(clips: Sequence[Clip], scene: Settings, fps: float | No
                 continue
             boxes, _ = proposer.propose(moving)
             if len(boxes):
-                batches.append(crops(image, squares(boxes, scene.local.enlarge), scene.local.crop))
+                batches.append(crops(image, squares(boxes, scene.local.enlarge), scene.local.crop, scene.local.crop))
                 if "highlevel" in scene.components:
                     batches.append(global_picture(image, scene))
                 if len(batches) % max(2, CALIBRATION_PICTURES // n_runs) == 0:
@@ -325,7 +325,7 @@ def _golden(
     banks = {name: open_bank("exact", expand(arrays)) for name, arrays in stored.items()}
     method = VideoPatchCore(scene, extractor, banks)
     expected = method.golden(golden_frames(images, scene.image_size, scene.period_s))
-    frame = np.array([*scene.image_size, scene.period_s], dtype=np.float32)
+    frame = np.array([*scene.image_size, scene.period_s])
     return bytes(save({"images": images, "frame": frame, **expected}))
 
 

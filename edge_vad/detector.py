@@ -84,6 +84,15 @@ class Detector:
         )
         return self._last
 
+    @property
+    def budget_per_hour(self) -> float:
+        """False alarms per hour of normal footage that the threshold was set for."""
+        return self._calibration.tail.budget_per_hour
+
+    def cold_start_frames(self, fps: float) -> int:
+        """Frames at the start of a stream whose score rests on less than the full window."""
+        return round(self._calibration.window_s * fps)
+
     def finish(self) -> list[Event]:
         """End a running event: at the end of footage."""
         return self._tracker.finish()

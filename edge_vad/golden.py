@@ -10,6 +10,7 @@ import numpy as np
 from edge_vad.bundle import Bundle
 from edge_vad.errors import BundleIntegrityError
 from edge_vad.methods.base import Method
+from edge_vad.sampling import resize
 from edge_vad.types import Frame, UInt8
 
 TOLERANCE = {"fp32": 0.02, "int8": 0.15}  # relative; integer kernels round differently between processors
@@ -18,14 +19,12 @@ TOLERANCE = {"fp32": 0.02, "int8": 0.15}  # relative; integer kernels round diff
 def golden_frames(images: UInt8, size: tuple[int, int], period_s: float) -> list[Frame]:
     """Frames of ``size`` (width, height) from small stored images (n, h, w, 3) uint8, ``period_s`` seconds apart.
 
-    Every stored pixel becomes a block, so that the whole path from full-size pixels is covered by a few kilobytes.
+    They are enlarged, so that a few kilobytes cover the whole path from full-size pixels.
     """
-    rows = np.arange(size[1]) * images.shape[1] // size[1]
-    columns = np.arange(size[0]) * images.shape[2] // size[0]
     weights = np.array([77, 150, 29], dtype=np.uint32)
     frames = []
     for index, small in enumerate(images):
-        image = np.ascontiguousarray(small[rows][:, columns])
+        image = resize(small, *size)
         luma = ((image.astype(np.uint32) @ weights) >> 8).astype(np.uint8)
         frames.append(Frame(image, luma, index * period_s, index))
     return frames

@@ -15,6 +15,7 @@ import numpy as np
 from edge_vad.backends.base import Backend
 from edge_vad.motion import ASPECT, suppress
 from edge_vad.perspective import Perspective
+from edge_vad.sampling import resize
 from edge_vad.types import Float32, UInt8
 
 PAD = 114  # grey of the letterbox, as YOLO models are trained
@@ -100,22 +101,5 @@ def _letterbox(image: UInt8, size: tuple[int, int]) -> tuple[Float32, float]:
     scale = min(size[0] / image.shape[1], size[1] / image.shape[0])
     width, height = round(image.shape[1] * scale), round(image.shape[0] * scale)
     picture = np.full((size[1], size[0], 3), PAD, dtype=np.float32)
-    picture[:height, :width] = _resize(image, width, height)
+    picture[:height, :width] = resize(image, width, height)
     return picture, scale
-
-
-def _resize(image: UInt8, width: int, height: int) -> Float32:
-    """Separable bilinear resize of (H, W, 3) uint8 -> (height, width, 3) float32."""
-    rows, row_fraction = _positions(height, image.shape[0])
-    columns, column_fraction = _positions(width, image.shape[1])
-    upper = image[rows].astype(np.float32)
-    upper += (image[np.minimum(rows + 1, image.shape[0] - 1)] - upper) * row_fraction[:, None, None]
-    left = upper[:, columns]
-    return left + (upper[:, np.minimum(columns + 1, image.shape[1] - 1)] - left) * column_fraction[None, :, None]
-
-
-@lru_cache(maxsize=8)
-def _positions(n: int, limit: int) -> tuple[np.ndarray, Float32]:
-    position = np.clip((np.arange(n, dtype=np.float32) + 0.5) * limit / n - 0.5, 0, limit - 1)
-    low = position.astype(np.intp)
-    return low, (position - low).astype(np.float32)

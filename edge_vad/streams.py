@@ -31,7 +31,7 @@ from edge_vad.features import (
 from edge_vad.motion import MotionSettings, RegionProposer, RgbDifference
 from edge_vad.object_detector import ObjectDetector, ObjectSettings
 from edge_vad.perspective import Perspective
-from edge_vad.sampling import crops, decimate
+from edge_vad.sampling import crops, decimate, resize
 from edge_vad.tracks import link
 from edge_vad.types import Float32, Frame, UInt8
 from edge_vad.velocity import Search, velocities
@@ -183,7 +183,7 @@ class LocalStream:
             return [np.zeros((1, 1, 1), dtype=np.float32)] * len(boxes)
         local = self._settings.local
         with watch("crops"):
-            pictures = crops(image, squares(boxes, local.enlarge), local.crop)
+            pictures = crops(image, squares(boxes, local.enlarge), local.crop, local.crop)
         with watch("encoder"):
             taps = self._encoder(pictures)
         with watch("features"):
@@ -318,8 +318,7 @@ def squares(boxes: Float32, enlarge: float) -> Float32:
 def global_picture(image: UInt8, settings: Settings) -> UInt8:
     """What the encoder sees of a whole frame (H, W, 3) uint8: (1, h, w, 3), decimated, sides brought to multiples."""
     if settings.preprocessing.fixed_size:
-        whole = np.array([[0, 0, image.shape[1], image.shape[0]]], dtype=np.float32)
-        return crops(image, whole, settings.preprocessing.fixed_size)
+        return resize(image, settings.preprocessing.fixed_size, settings.preprocessing.fixed_size)[None]
     small = decimate(image, settings.highlevel.decimate)
     bottom, right = (-side % settings.preprocessing.multiple for side in small.shape[:2])
     return np.pad(small, ((0, bottom), (0, right), (0, 0)), mode="edge")[None]

@@ -1,0 +1,68 @@
+"""The command line: a table of verbs, each imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from edge_vad.errors import EdgeVadError, did_you_mean
+
+COMMANDS = {
+    "demo": "convert a generated street, run it and write the report: the main job in minutes",
+    "build": "normal footage in, bundle out",
+    "evaluate": "score labelled footage: AUC, false alarms, speed, an HTML report",
+    "run": "alarms on a stream, as JSON lines",
+    "encoder": "export | quantize: the encoder steps of build, alone",
+    "bundle": "inspect | verify: what is in a bundle, and whether it is whole",
+    "profiles": "the devices that edge-vad knows",
+}
+EXIT_ERROR, EXIT_USAGE = 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code: 0 fine, 1 an EdgeVadError (one line), 2 usage, 3 a check that did not hold."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verbose = "-v" in arguments or "--verbose" in arguments
+    arguments = [a for a in arguments if a not in ("-v", "--verbose")]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _print_help()
+        return 0
+    if arguments[0] == "--version":
+        from edge_vad import __version__
+
+        sys.stdout.write(f"edge-vad {__version__}\n")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in COMMANDS:
+        sys.stderr.write(f"edge-vad: no command {verb!r}{did_you_mean(verb, COMMANDS)}; see edge-vad --help\n")
+        return EXIT_USAGE
+    logging.basicConfig(format="%(message)s", level=logging.DEBUG if verbose else logging.INFO, stream=sys.stderr)
+    return _run(verb, rest, verbose)
+
+
+def _run(verb: str, arguments: list[str], verbose: bool) -> int:
+    try:
+        command = importlib.import_module(f"edge_vad.commands.{verb}")
+        return int(command.main(arguments))
+    except EdgeVadError as error:
+        if verbose:
+            raise
+        sys.stderr.write(f"edge-vad {verb}: {error}\n")
+        return EXIT_ERROR
+    except BrokenPipeError:
+        # Whoever read the output has gone; nothing more can be said to it, also not by the interpreter's own flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return 130
+
+
+def _print_help() -> None:
+    lines = ["edge-vad build --normal footage/ --out site.evb     # then: edge-vad run --bundle site.evb --source clip.mp4", ""]
+    lines += [f"  {verb:<10} {text}" for verb, text in COMMANDS.items()]
+    lines += ["", "edge-vad VERB --help says more of each. -v shows what goes on, and tracebacks.", ""]
+    sys.stdout.write("\n".join(lines))

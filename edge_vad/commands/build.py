@@ -1,0 +1,92 @@
+"""edge-vad build: normal footage in, bundle out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edge_vad.commands.options import Parser, add_profile, profile_of
+from edge_vad.errors import ProfileError
+from edge_vad.evaluation.datasets import normal_clips
+from edge_vad.footage import Clip, find_clips
+from edge_vad.profile import Profile, parse_yaml
+from edge_vad.strict import from_plain
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = Parser("build", "edge-vad build --normal footage/ --out site.evb [options]")
+    parser.add_argument(
+        "--normal", nargs="+", required=True, metavar="PATH",
+        help="folders of pictures, folders of such folders or of videos, videos, or a data set folder (its normal part)",
+    )  # fmt: skip
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.evb", help="the bundle to write")
+    add_profile(parser)
+    parser.add_argument("--encoder", metavar="NAME|FILE.onnx", help="efficientnet_lite0 (default), package.module:factory, a file")
+    parser.add_argument("--taps", metavar="A,B", help="named taps of an encoder that does not name its own")
+    parser.add_argument("--precision", choices=("int8", "fp32"), help="of the encoder (default: the profile's)")
+    parser.add_argument("--ratio", type=float, help="part of the features that the coreset keeps, 0.01 to 0.10")
+    parser.add_argument("--detector", metavar="FILE.onnx", help="an object detector (YOLOX, YOLOv5, YOLOv8/11) for better regions")
+    parser.add_argument("--fps", type=float, help="frames per second of the footage (pictures carry none; default 10)")
+    parser.add_argument("--budget-per-hour", type=float, help="false alarms per hour that the threshold is set for (default 1)")
+    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="every build setting (docs/build.md)")
+    options = parser.parse_args(arguments)
+    from edge_vad.converters.build import build
+
+    profile = profile_of(options)
+    settings = _settings(options, profile)
+    start = time.monotonic()
+    bundle = build(clips_of(options.normal), options.out, settings)
+    banks = ", ".join(f"{name} {entry['rows']}x{entry['dimensions']}" for name, entry in sorted(bundle.manifest["banks"].items()))
+    sys.stdout.write(
+        f"{options.out}: {bundle.n_bytes / 1e6:.2f} MB in {time.monotonic() - start:.0f} s; banks: {banks}\n"
+        f"next: edge-vad run --bundle {options.out} --source CLIP, or edge-vad evaluate --bundle {options.out} ...\n"
+    )
+    return 0
+
+
+def clips_of(paths: Sequence[str]) -> list[Clip]:
+    """The clips of several paths; of a data set folder its normal part."""
+    clips: list[Clip] = []
+    for path in paths:
+        is_dataset = any((Path(path) / part).is_dir() for part in ("training", "Train"))
+        clips += normal_clips(Path(path)) if is_dataset else find_clips([path])
+    return clips
+
+
+def _settings(options: Any, profile: Profile) -> Any:
+    """Flags over the configuration file over the profile."""
+    from edge_vad.converters.build import BuildSettings
+    from edge_vad.converters.encoders import BUILT_IN, EncoderSpec
+
+    values: dict[str, Any] = {
+        "precision": profile.build.precision,
+        "ratio": profile.build.ratio,
+        "stride": profile.build.stride,
+        "vectors": profile.build.vectors,
+    }
+    where = "flags"
+    if options.config:
+        where = str(options.config)
+        try:
+            values |= parse_yaml(options.config.read_text(encoding="utf-8"), where)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ProfileError(f"{where}: the configuration cannot be read: {error}") from error
+    flags = {
+        "encoder_name": options.encoder,
+        "precision": options.precision,
+        "ratio": options.ratio,
+        "detector": options.detector,
+        "fps": options.fps,
+        "budget_per_hour": options.budget_per_hour,
+    }
+    values |= {key: value for key, value in flags.items() if value is not None}
+    settings = from_plain(BuildSettings, values, where, ProfileError)
+    if options.taps:
+        taps = tuple(options.taps.split(","))
+        known = settings.encoder or BUILT_IN.get(settings.encoder_name, ("", EncoderSpec(taps)))[1]
+        settings = replace(settings, encoder=replace(known, taps=taps))
+    return settings

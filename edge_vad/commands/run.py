@@ -1,0 +1,67 @@
+"""edge-vad run: alarms on a stream."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from collections.abc import Sequence
+
+from edge_vad.cameras import Camera, open_camera
+from edge_vad.commands.options import Parser, add_profile, profile_of
+from edge_vad.detector import Detector
+from edge_vad.plugins import load
+from edge_vad.progress import REFRESH_S, show
+from edge_vad.sinks.base import Sink
+from edge_vad.types import Result
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = Parser("run", "edge-vad run --bundle site.evb --source FILE|DIR|synthetic:seed=7,seconds=60")
+    parser.add_argument("--bundle", required=True, metavar="FILE.evb")
+    parser.add_argument("--source", required=True, help="a video, a folder of pictures, or CAMERA:LOCATION")
+    add_profile(parser)
+    parser.add_argument("--fps", type=float, help="frames per second of stored footage (pictures carry none; default 10)")
+    parser.add_argument("--sink", default="jsonl:-", metavar="NAME:LOCATION", help="where events go (default: standard output)")
+    options = parser.parse_args(arguments)
+    detector = Detector.open(options.bundle, profile_of(options))
+    name, _, location = options.sink.partition(":")
+    with open_camera(options.source, options.fps) as camera, load("sinks", name, Sink)(location) as sink:  # type: ignore[type-abstract]
+        watch(camera, detector, sink)
+    return 0
+
+
+def watch(camera: Camera, detector: Detector, sink: Sink) -> None:
+    """The live loop: every frame is scored in the caller's thread, every event is delivered before the next frame.
+
+    A running event is ended and delivered also when the stream breaks or is interrupted.
+    """
+    start, shown, n_frames, n_events = time.process_time(), 0.0, 0, 0
+    try:
+        for frame in camera.frames():
+            result = detector.process(frame)
+            n_frames += 1
+            for event in result.events:
+                n_events += event.kind == "start"
+                sink.write(event)
+            if time.monotonic() - shown > REFRESH_S:
+                shown = time.monotonic()
+                show(_status(result, n_frames, n_events, camera))
+    finally:
+        show("")
+        for event in detector.finish():
+            sink.write(event)
+        cpu_ms = 1000 * (time.process_time() - start) / max(n_frames, 1)
+        memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        log.info("%d frames, %d events, %.1f CPU ms per frame, %.0f MB", n_frames, n_events, cpu_ms, memory_mb)
+
+
+def _status(result: Result, n_frames: int, n_events: int, camera: Camera) -> str:
+    total = f" of {camera.n_frames}" if camera.n_frames else ""
+    bar = "#" * int(min(max(result.score, 0.0), 2.0) * 10)
+    alarm = " ALARM" if result.score >= 1 else ""
+    return f"frame {n_frames}{total}  events {n_events}  score {result.score:5.2f} {bar}{alarm}"
+
+

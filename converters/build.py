@@ -1,41 +1,39 @@
 """Normal footage in, bundle out: `edge-vad build`.
 
-    clips -> measure (noise, perspective, speed) -> encoder (ONNX, INT8) -> features by the runtime's own code
-          -> coreset per clip -> memory banks -> cross-fitted calibration -> golden frames -> bundle
+clips -> measure (noise, perspective, speed) -> encoder (ONNX, INT8) -> features by the runtime's own code
+      -> coreset per clip -> memory banks -> cross-fitted calibration -> golden frames -> bundle
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-
-import edge_vad
-from edge_vad.backends.base import Backend
-from edge_vad.bundle import CALIBRATION, GOLDEN, PREPROCESSING, Bundle, canonical_json, write_bundle
-from edge_vad.calibration import Calibration, calibrate
-from edge_vad.cameras import open_camera
 from edge_vad.converters.coreset import coreset, n_kept
 from edge_vad.converters.encoders import EncoderSpec, OnnxEncoder, load_encoder, quantize
 from edge_vad.converters.measure import measure_perspective, measure_speed, noise_threshold, working_factor
 from edge_vad.converters.objects import load_object_detector
+
+import edge_vad
+from edge_vad.backends.base import Backend
+from edge_vad.banks.base import open_bank
+from edge_vad.bundle import CALIBRATION, GOLDEN, PREPROCESSING, Bundle, canonical_json, write_bundle
+from edge_vad.calibration import Calibration, calibrate
+from edge_vad.cameras import open_camera
 from edge_vad.errors import OutputError, SourceError
 from edge_vad.events import EventSettings
-from edge_vad.features import Encoder
+from edge_vad.features import Encoder, Preprocessing
 from edge_vad.footage import Clip
 from edge_vad.golden import golden_frames
-from edge_vad.methods.videopatchcore import VideoPatchCore
-from edge_vad.banks.base import open_bank
+from edge_vad.methods.videopatchcore import BankSearch, VideoPatchCore
 from edge_vad.motion import MotionSettings, RegionProposer, RgbDifference
 from edge_vad.object_detector import ObjectDetector, ObjectSettings
 from edge_vad.plugins import load
-from edge_vad.profile import Profile
 from edge_vad.progress import progress
 from edge_vad.sampling import crops, decimate
 from edge_vad.streams import (
@@ -85,11 +83,11 @@ class BuildSettings:
     stride: int = 2
     fps: float | None = None
     weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
-    local: LocalSettings = LocalSettings()
-    highlevel: GlobalSettings = GlobalSettings()
+    local: LocalSettings = field(default_factory=LocalSettings)
+    highlevel: GlobalSettings = field(default_factory=GlobalSettings)
     window_s: float = 0.9
     budget_per_hour: float = 1.0
-    events: EventSettings = EventSettings()
+    events: EventSettings = field(default_factory=EventSettings)
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
@@ -111,11 +109,8 @@ def build(clips: Sequence[Clip], out: Path, settings: BuildSettings, name: str |
     check_writable(out)
     size, fps = inspect_footage(clips, settings.fps)
     log.info("%d clips, %d x %d pixels, %g frames per second", len(clips), *size, fps)
-    scene = measure(clips, settings, size, fps)
     fp32 = load_encoder(settings.encoder_name, settings.encoder)
-    scene = replace(scene, preprocessing=fp32.preprocessing)
-    if fp32.preprocessing.fixed_size:
-        scene = replace(scene, local=replace(scene.local, crop=fp32.preprocessing.fixed_size))
+    scene = measure(clips, settings, size, fps, fp32.preprocessing)
     encoder, similarity = fp32, 1.0
     if settings.precision == "int8":
         encoder, similarity = quantize(fp32, calibration_pictures(clips, scene, settings.fps))
@@ -176,26 +171,30 @@ def stretches(clips: Sequence[Clip], fps: float | None) -> Iterator[list[Frame]]
             yield list(islice(camera.frames(), max(MIN_FRAMES, MEASURE_FRAMES // len(chosen))))
 
 
-def measure(clips: Sequence[Clip], settings: BuildSettings, size: tuple[int, int], fps: float) -> Settings:
+def measure(
+    clips: Sequence[Clip], settings: BuildSettings, size: tuple[int, int], fps: float, preprocessing: Preprocessing
+) -> Settings:
     """What the footage says about the scene: noise, perspective, speeds."""
     factor = working_factor(size[1])
+    local = settings.local
+    if preprocessing.fixed_size:
+        local = replace(local, crop=preprocessing.fixed_size)
     runs = list(progress(stretches(clips, settings.fps), "measure"))
     motion = MotionSettings(threshold=noise_threshold(runs[0], factor), lag_s=2 / fps)
     perspective = measure_perspective(runs, factor, motion, size[1] // factor)
-    motion = measure_speed(runs, factor, motion, perspective, fps)
+    motion, stride = measure_speed(runs, factor, motion, perspective, fps, settings.stride)
     log.info("an object is %.0f px tall at the lower edge; usual speed %.2f heights per second",
              float(perspective.height(np.array(size[1] // factor))), motion.usual_speed)  # fmt: skip
-    stride = max(1, min(settings.stride, round(motion.lag_s * fps)))
     return Settings(
         image_size=size,
         factor=factor,
         fps=fps,
         stride=stride,
         perspective=perspective,
-        preprocessing=None,  # type: ignore[arg-type] - the encoder is loaded after the footage proved usable
+        preprocessing=preprocessing,
         components=tuple(name for name, weight in settings.weights.items() if weight > 0),
         motion=motion,
-        local=settings.local,
+        local=local,
         highlevel=settings.highlevel,
     )
 
@@ -246,7 +245,7 @@ def extract(
     fps: float | None,
 ) -> list[Part]:
     """Features of all clips by the runtime's own code, in parts for cross-fitting."""
-    backend = load("backends", "onnxruntime", Backend)  # type: ignore[type-abstract]
+    backend = load("backends", "onnxruntime", Backend)
     objects = ObjectDetector(backend(detector[0], threads=2), detector[1]) if detector else None
     extractor = Extractor(scene, Encoder(backend(encoder.model, threads=2), scene.preprocessing), objects, memorise=True)
     n_cuts = max(1, -(-MIN_PARTS // len(clips)))
@@ -296,14 +295,16 @@ def cross_fit(
     names = bank_names(scene)
     for name in names:
         if not any(name in c for c in coresets):
-            raise SourceError(f"nothing fell into the memory bank {name!r}: nothing moves in the normal footage; film longer")
+            raise SourceError(
+                f"nothing fell into the memory bank {name!r}: nothing moves in the normal footage; film longer"
+            )
     footage = []
     for i, part in enumerate(progress(parts, "calibrate", len(parts))):
         others = {n: np.concatenate([c[n] for j, c in enumerate(coresets) if n in c and (j != i or len(parts) == 1)] or
                                     [c[n] for c in coresets if n in c]) for n in names}  # fmt: skip
         stored = {n: expand(compress(rows, settings.vectors)) for n, rows in others.items()}
-        method = VideoPatchCore(scene, None, {n: open_bank("exact", rows) for n, rows in stored.items()})
-        scored = [method.score(features).components for features in part.features]
+        search = BankSearch(scene, {n: open_bank("exact", rows) for n, rows in stored.items()})
+        scored = [search(features).components for features in part.features]
         raw = {name: np.array([s[name] for s in scored], dtype=np.float64) for name in scored[0]}
         footage.append((np.array(part.times), raw))
     weights = {name: settings.weights[name.removeprefix(OBJECT_PREFIX)] for name in scene.components}
@@ -311,7 +312,11 @@ def cross_fit(
 
 
 def _golden(
-    clip: Clip, scene: Settings, models: Mapping[str, bytes], stored: Mapping[str, dict[str, np.ndarray]], fps: float | None
+    clip: Clip,
+    scene: Settings,
+    models: Mapping[str, bytes],
+    stored: Mapping[str, dict[str, np.ndarray]],
+    fps: float | None,
 ) -> bytes:
     """Small frames of normal footage and what the runtime computes from them here."""
     from safetensors.numpy import save
@@ -319,11 +324,11 @@ def _golden(
     frames = list(islice(processed(clip, scene, fps), GOLDEN_FRAMES))
     factor = max(1, scene.image_size[1] // GOLDEN_HEIGHT)
     images = np.stack([decimate(frame.image, factor) for frame in frames])
-    backend = load("backends", "onnxruntime", Backend)  # type: ignore[type-abstract]
+    backend = load("backends", "onnxruntime", Backend)
     objects = ObjectDetector(backend(models["detector"]), scene.objects) if scene.objects else None
     extractor = Extractor(scene, Encoder(backend(models["encoder"]), scene.preprocessing), objects)
     banks = {name: open_bank("exact", expand(arrays)) for name, arrays in stored.items()}
-    method = VideoPatchCore(scene, extractor, banks)
+    method = VideoPatchCore(extractor, BankSearch(scene, banks))
     expected = method.golden(golden_frames(images, scene.image_size, scene.period_s))
     frame = np.array([*scene.image_size, scene.period_s])
     return bytes(save({"images": images, "frame": frame, **expected}))

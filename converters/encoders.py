@@ -163,14 +163,14 @@ def _cut(model: Any, taps: Sequence[str], path: Path) -> Any:
 
 def features(model: bytes, preprocessing: Preprocessing, pictures: UInt8) -> list[Float32]:
     """Feature maps by the runtime's own backend, for pictures (n, h, w, 3) uint8."""
-    backend = load("backends", "onnxruntime", Backend)  # type: ignore[type-abstract]
+    backend = load("backends", "onnxruntime", Backend)
     return Encoder(backend(model, threads=2), preprocessing)(pictures)
 
 
 def cosine(a: Float32, b: Float32) -> float:
     """Cosine of two arrays, flattened."""
     x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    return float(x @ y / max(np.linalg.norm(x) * np.linalg.norm(y), 1e-12))
+    return float(x @ y / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-12))
 
 
 def quantize(encoder: OnnxEncoder, batches: Iterable[UInt8]) -> tuple[OnnxEncoder, float]:
@@ -185,7 +185,7 @@ def quantize(encoder: OnnxEncoder, batches: Iterable[UInt8]) -> tuple[OnnxEncode
     if not pictures:
         raise EncoderError("no calibration pictures: nothing moves in the normal footage; use --precision fp32")
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined]
         def __init__(self) -> None:
             self._left = iter(pictures)
 
@@ -203,7 +203,9 @@ def quantize(encoder: OnnxEncoder, batches: Iterable[UInt8]) -> tuple[OnnxEncode
         cosine(a, b)
         for batch in pictures
         for a, b in zip(
-            features(encoder.model, encoder.preprocessing, batch), features(data, encoder.preprocessing, batch), strict=True
+            features(encoder.model, encoder.preprocessing, batch),
+            features(data, encoder.preprocessing, batch),
+            strict=True,
         )
     ]
     mean = float(np.mean(cosines))

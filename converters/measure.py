@@ -18,7 +18,7 @@ from edge_vad.velocity import Search, velocities
 ROWS = 240  # working pictures have at least this many rows where the camera gives them
 MIN_BLOB = 15  # motion pixels
 CLOSING = (2, 3)  # motion pixels; joins the parts of one body
-STEP = 0.06  # object heights: how far a usual object should move in one lag
+STEP = 0.05  # object heights: how far a usual object should move in one lag
 MAX_LAG_FRAMES = 5
 SPEED_MARGIN = 3.5  # search range, in 90th percentiles of normal speed
 
@@ -64,27 +64,31 @@ def measure_perspective(clips: Iterable[Iterable[Frame]], factor: int, motion: M
 
 
 def measure_speed(
-    clips: Iterable[Iterable[Frame]], factor: int, motion: MotionSettings, perspective: Perspective, fps: float
-) -> MotionSettings:
-    """Lag, usual and largest speed for the footage: a usual object moves STEP of its height in one lag.
+    clips: Iterable[Iterable[Frame]],
+    factor: int,
+    motion: MotionSettings,
+    perspective: Perspective,
+    fps: float,
+    stride: int,
+) -> tuple[MotionSettings, int]:
+    """Lag, usual and largest speed for the footage, and the stride that fits: a usual object moves STEP in one lag.
 
     Slow objects (or fast cameras) need longer lags to move measurably at all, fast ones shorter lags and wider searches.
+    The lag is a multiple of ``stride`` frames (which shrinks where one lag is shorter): only processed frames are kept.
     """
     wide = replace(motion, lag_s=2 / fps, max_speed=0.25 * fps)
     speeds = []
     for frames in clips:
         speeds += [speed for speed in _speeds(frames, factor, wide, perspective) if speed > 0.003 * fps]
     if not speeds:
-        return wide
+        return wide, min(stride, 2)
     usual, fast = np.quantile(speeds, [0.5, 0.9])
-    lag_frames = int(np.clip(round(STEP * fps / usual), 1, MAX_LAG_FRAMES))
+    wanted = int(np.clip(round(STEP * fps / usual), 1, MAX_LAG_FRAMES))
+    stride = min(stride, wanted)
+    lag_frames = stride * max(1, round(wanted / stride))
     reach = 1.0 / (RgbDifference.N_LAGS * lag_frames / fps)  # one object height at the longest lag bounds the search
-    return replace(
-        motion,
-        lag_s=lag_frames / fps,
-        usual_speed=float(usual),
-        max_speed=float(min(max(SPEED_MARGIN * fast, 4 * usual), reach)),
-    )
+    max_speed = float(min(max(SPEED_MARGIN * fast, 4 * usual), reach))
+    return replace(motion, lag_s=lag_frames / fps, usual_speed=float(usual), max_speed=max_speed), stride
 
 
 def _speeds(frames: Iterable[Frame], factor: int, motion: MotionSettings, perspective: Perspective) -> Float32:

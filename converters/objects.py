@@ -49,7 +49,9 @@ def _reshaped(model: Any, size: tuple[int, int], path: Path) -> tuple[Literal["y
     if output is None and all(own):
         size, output = own, _run(model, own)
     if output is None or output.ndim != 3:
-        raise EncoderError(f"{path}: does not run on {size[0]}x{size[1]} pictures as a YOLO detector; export it with a dynamic size")
+        raise EncoderError(
+            f"{path}: does not run on {size[0]}x{size[1]} pictures as a YOLO detector; export it with a dynamic size"
+        )
     n_cells = sum((size[0] // s) * (size[1] // s) for s in (8, 16, 32))
     if output.shape[2] == n_cells:
         return "yolov8", size

@@ -44,7 +44,9 @@ def unpack(data: bytes, where: str) -> dict[str, bytes]:
         raise BundleFormatError(f"{where}: not a bundle (a bundle is a .evb file that 'edge-vad build' writes)")
     members = _members(data, where)
     if pack(members) != data:
-        raise BundleFormatError(f"{where}: damaged, or not written by edge-vad (not the canonical archive form); copy it again")
+        raise BundleFormatError(
+            f"{where}: damaged, or not written by edge-vad (not the canonical archive form); copy it again"
+        )
     return members
 
 

@@ -62,7 +62,10 @@ def _run(verb: str, arguments: list[str], verbose: bool) -> int:
 
 
 def _print_help() -> None:
-    lines = ["edge-vad build --normal footage/ --out site.evb     # then: edge-vad run --bundle site.evb --source clip.mp4", ""]
+    lines = [
+        "edge-vad build --normal footage/ --out site.evb     # then: edge-vad run --bundle site.evb --source clip.mp4",
+        "",
+    ]
     lines += [f"  {verb:<10} {text}" for verb, text in COMMANDS.items()]
     lines += ["", "edge-vad VERB --help says more of each. -v shows what goes on, and tracebacks.", ""]
     sys.stdout.write("\n".join(lines))

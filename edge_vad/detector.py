@@ -41,7 +41,9 @@ class Detector:
         self._due_s = -np.inf
 
     @classmethod
-    def open(cls, bundle: str | Path | Bundle, profile: str | Profile = "desktop_cpu", *, self_test: bool = True) -> Detector:
+    def open(
+        cls, bundle: str | Path | Bundle, profile: str | Profile = "desktop_cpu", *, self_test: bool = True
+    ) -> Detector:
         """The detector of a bundle (a path is read and verified) on the device of ``profile``.
 
         self_test: compare the golden frames first, so that a wrong backend cannot score. Raises BundleError,
@@ -52,8 +54,8 @@ class Detector:
         if not isinstance(profile, Profile):
             profile = load_profile(profile)
         inference = profile.inference
-        backend = load("backends", inference.backend, Backend)  # type: ignore[type-abstract]
-        kind = load("methods", bundle.method, Method)  # type: ignore[type-abstract]
+        backend = load("backends", inference.backend, Backend)
+        kind = load("methods", bundle.method, Method)
         method = kind.open(bundle, backend, threads=inference.threads, device=inference.device, bank=inference.bank)
         if self_test:
             check_golden(bundle, method)
@@ -79,9 +81,7 @@ class Detector:
         events = self._tracker.update(frame.index, frame.timestamp, score, components, _above(regions))
         picture = anomaly_map(frame.image.shape[:2], regions, observation.maps)
         stage_ms = {**observation.stage_ms, "scoring": (time.thread_time_ns() - start) / 1e6}
-        self._last = Result(
-            frame.index, frame.timestamp, score, components, regions, picture, tuple(events), stage_ms
-        )
+        self._last = Result(frame.index, frame.timestamp, score, components, regions, picture, tuple(events), stage_ms)
         return self._last
 
     @property

@@ -94,7 +94,7 @@ def split_pooling(features: Float32, n_groups: int) -> Float32:
 
 def temporal_pooling(clip: Sequence[Float32], kind: TemporalPooling) -> Float32:
     """Temporal global pooling of equation 4 over a clip of feature maps, oldest first; their shape is kept."""
-    if kind == "last" or len(clip) == 1 and kind != "average+maximum":
+    if kind == "last" or (len(clip) == 1 and kind != "average+maximum"):
         return clip[-1]
     stack = np.stack(clip)
     if kind == "average":

@@ -85,7 +85,7 @@ class RgbDifference:
         found: list[Moment] = []
         for n in range(1, self.N_LAGS + 1):
             wanted = timestamp - n * self._settings.lag_s
-            near = min(self._past, key=lambda m: abs(m.timestamp - wanted), default=None)  # noqa: B023
+            near = min(self._past, key=lambda m: abs(m.timestamp - wanted), default=None)
             if near is not None and near not in found and abs(near.timestamp - wanted) <= 0.5 * self._settings.lag_s:
                 found.append(near)
         return found
@@ -97,9 +97,9 @@ class RegionProposer:
     def __init__(self, shape: tuple[int, int], perspective: Perspective, settings: MotionSettings) -> None:
         """shape: (h, w) of the motion mask."""
         self._settings = settings
-        feet, centre = np.meshgrid(np.arange(2 * GRID, shape[0] + 1, GRID), np.arange(0, shape[1], GRID), indexing="ij")
-        feet, centre = feet.ravel(), centre.ravel()
-        height = perspective.height(feet * CELL) / CELL
+        rows, columns = np.meshgrid(np.arange(2 * GRID, shape[0] + 1, GRID), np.arange(0, shape[1], GRID), indexing="ij")
+        feet, centre = rows.ravel(), columns.ravel()
+        height = perspective.height((feet * CELL).astype(np.float32)) / CELL
         kept = feet - height > -0.3 * height
         feet, centre, height = feet[kept], centre[kept], height[kept]
         x0 = np.clip(np.round(centre - ASPECT * height / 2), 0, shape[1]).astype(np.intp)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -40,8 +40,8 @@ class Profile:
 
     name: str
     description: str
-    inference: Inference = Inference()
-    build: Build = Build()
+    inference: Inference = field(default_factory=Inference)
+    build: Build = field(default_factory=Build)
 
 
 def names() -> list[str]:
@@ -75,7 +75,9 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise ProfileError(f"{where}: not valid YAML{line}: {getattr(error, 'problem', None) or 'cannot be parsed'}") from error
+        raise ProfileError(
+            f"{where}: not valid YAML{line}: {getattr(error, 'problem', None) or 'cannot be parsed'}"
+        ) from error
     if not isinstance(values, dict):
         raise ProfileError(f"{where}: expected keys and values")
     return values

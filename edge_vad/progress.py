@@ -19,7 +19,7 @@ def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterat
     start = shown = time.monotonic()
     count = 0
     try:
-        for count, item in enumerate(items, 1):  # noqa: B007 - the last count is shown at the end
+        for count, item in enumerate(items, 1):
             yield item
             now = time.monotonic()
             if now - shown >= REFRESH_S:

@@ -82,9 +82,9 @@ class Settings:
     perspective: Perspective
     preprocessing: Preprocessing
     components: tuple[str, ...]
-    motion: MotionSettings = MotionSettings()
-    local: LocalSettings = LocalSettings()
-    highlevel: GlobalSettings = GlobalSettings()
+    motion: MotionSettings = field(default_factory=MotionSettings)
+    local: LocalSettings = field(default_factory=LocalSettings)
+    highlevel: GlobalSettings = field(default_factory=GlobalSettings)
     objects: ObjectSettings | None = None
 
     @property

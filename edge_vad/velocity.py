@@ -29,9 +29,7 @@ class Search:
     max_speed: float
 
 
-def velocities(
-    now: UInt8, past: list[tuple[float, UInt8]], boxes: Float32, search: Search
-) -> Float32:
+def velocities(now: UInt8, past: list[tuple[float, UInt8]], boxes: Float32, search: Search) -> Float32:
     """Robust velocity of each box: (n, 2) float32, object heights per second, x to the right and y down.
 
     now: luma (H, W) uint8. past: (lag in seconds, luma at that lag). boxes: (n, 4) of the usual object size.

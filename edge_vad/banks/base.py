@@ -46,4 +46,4 @@ def open_bank(name: str, rows: Float32) -> Bank:
     """The bank called ``name`` over rows (m, c); ``auto`` is exact search up to the crossover and HNSW above it."""
     if name == "auto":
         name = "exact" if len(rows) < CROSSOVER_ROWS else "hnsw"
-    return load("banks", name, Bank)(rows)  # type: ignore[type-abstract]
+    return load("banks", name, Bank)(rows)

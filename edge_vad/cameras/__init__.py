@@ -12,7 +12,7 @@ __all__ = ["Camera", "open_camera"]
 
 
 def open_camera(source: str | Path, fps: float | None = None) -> Camera:
-    """Open ``DIR`` (a folder of pictures), ``FILE`` (a video) or ``NAME:LOCATION`` (a camera of this folder, or a dotted module).
+    """Open ``DIR`` (a folder of pictures), ``FILE`` (a video) or ``NAME:LOCATION`` (a camera of this folder, or a module).
 
     fps overrides the frame rate of stored footage. Raises SourceError when the source cannot be opened.
     """
@@ -25,4 +25,6 @@ def open_camera(source: str | Path, fps: float | None = None) -> Camera:
         return load("cameras", "images", Camera)(text, fps)
     if path.is_file():
         return load("cameras", "opencv", Camera)(text, fps)
-    raise SourceError(f"{text}: no such file or folder, and no camera of that name (cameras: {', '.join(available('cameras'))})")
+    raise SourceError(
+        f"{text}: no such file or folder, and no camera of that name (cameras: {', '.join(available('cameras'))})"
+    )

@@ -46,7 +46,7 @@ class ImageFolder(Camera):
         if picture.dtype != np.uint8:
             raise SourceError(f"{path}: {picture.dtype} pixels; only 8-bit pictures are read, convert it first")
         if picture.ndim == 2:
-            return self._cv2.cvtColor(picture, self._cv2.COLOR_GRAY2BGR)  # type: ignore[no-any-return]
+            return self._cv2.cvtColor(picture, self._cv2.COLOR_GRAY2BGR)
         return np.ascontiguousarray(picture[:, :, :3])
 
 

@@ -45,7 +45,7 @@ class VideoFile(Camera):
         # Containers overstate by a frame or two (an index entry without a picture); a cut file lacks far more.
         if index == 0 or (self.n_frames is not None and index < 0.98 * self.n_frames - 2):
             raise SourceError(
-                f"{self._path}: truncated: {index} of {self.n_frames or 'an unknown number of'} frames can be read; copy or record it again"
+                f"{self._path}: truncated: {index} of {self.n_frames or 'unknown'} frames can be read; record it again"
             )
 
     def close(self) -> None:

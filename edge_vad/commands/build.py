@@ -25,13 +25,19 @@ def main(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.evb", help="the bundle to write")
     add_profile(parser)
-    parser.add_argument("--encoder", metavar="NAME|FILE.onnx", help="efficientnet_lite0 (default), package.module:factory, a file")
+    parser.add_argument(
+        "--encoder", metavar="NAME|FILE.onnx", help="efficientnet_lite0 (default), package.module:factory, a file"
+    )
     parser.add_argument("--taps", metavar="A,B", help="named taps of an encoder that does not name its own")
     parser.add_argument("--precision", choices=("int8", "fp32"), help="of the encoder (default: the profile's)")
     parser.add_argument("--ratio", type=float, help="part of the features that the coreset keeps, 0.01 to 0.10")
-    parser.add_argument("--detector", metavar="FILE.onnx", help="an object detector (YOLOX, YOLOv5, YOLOv8/11) for better regions")
+    parser.add_argument(
+        "--detector", metavar="FILE.onnx", help="an object detector (YOLOX, YOLOv5, YOLOv8/11) for better regions"
+    )
     parser.add_argument("--fps", type=float, help="frames per second of the footage (pictures carry none; default 10)")
-    parser.add_argument("--budget-per-hour", type=float, help="false alarms per hour that the threshold is set for (default 1)")
+    parser.add_argument(
+        "--budget-per-hour", type=float, help="false alarms per hour that the threshold is set for (default 1)"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="every build setting (docs/build.md)")
     options = parser.parse_args(arguments)
     from edge_vad.converters.build import build
@@ -40,7 +46,9 @@ def main(arguments: Sequence[str]) -> int:
     settings = _settings(options, profile)
     start = time.monotonic()
     bundle = build(clips_of(options.normal), options.out, settings)
-    banks = ", ".join(f"{name} {entry['rows']}x{entry['dimensions']}" for name, entry in sorted(bundle.manifest["banks"].items()))
+    banks = ", ".join(
+        f"{name} {entry['rows']}x{entry['dimensions']}" for name, entry in sorted(bundle.manifest["banks"].items())
+    )
     sys.stdout.write(
         f"{options.out}: {bundle.n_bytes / 1e6:.2f} MB in {time.monotonic() - start:.0f} s; banks: {banks}\n"
         f"next: edge-vad run --bundle {options.out} --source CLIP, or edge-vad evaluate --bundle {options.out} ...\n"

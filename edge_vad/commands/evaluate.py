@@ -13,7 +13,17 @@ from edge_vad.bundle import read_bundle
 from edge_vad.cameras import open_camera
 from edge_vad.commands.options import Parser, add_profile, profile_of
 from edge_vad.detector import Detector
-from edge_vad.evaluation import ClipScores, Dataset, check_folder, open_dataset, summarise, table, to_json, videos_dataset, write_report
+from edge_vad.evaluation import (
+    ClipScores,
+    Dataset,
+    check_folder,
+    open_dataset,
+    summarise,
+    table,
+    to_json,
+    videos_dataset,
+    write_report,
+)
 from edge_vad.footage import Clip
 from edge_vad.progress import progress
 from edge_vad.types import Result
@@ -26,7 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--bundle", required=True, metavar="FILE.evb")
     parser.add_argument("--dataset", nargs=2, metavar=("NAME", "DIR"), help=f"a data set folder: {', '.join(DATASETS)}")
     parser.add_argument("--videos", type=Path, metavar="DIR", help="folders of pictures or videos, with --labels")
-    parser.add_argument("--labels", metavar="FILE.json|official|mat", help="labels of --videos; or which labels of a data set")
+    parser.add_argument(
+        "--labels", metavar="FILE.json|official|mat", help="labels of --videos; or which labels of a data set"
+    )
     parser.add_argument("--report", required=True, type=Path, metavar="OUT_DIR", help="result.json and report.html")
     add_profile(parser)
     parser.add_argument("--fps", type=float, help="frames per second of the footage (pictures carry none; default 10)")
@@ -53,7 +65,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def evaluate(detector: Detector, dataset: Dataset, fps: float | None, n_bytes: int) -> tuple[dict[str, object], list[ClipScores]]:
+def evaluate(
+    detector: Detector, dataset: Dataset, fps: float | None, n_bytes: int
+) -> tuple[dict[str, object], list[ClipScores]]:
     """Score every clip as a stream of its own; returns the result (see `evaluation.result`) and the scores."""
     clips = [labelled.clip for labelled in dataset.clips]
     scores = [score_clip(detector, clip, fps) for clip in progress(clips, "evaluate", len(clips))]

@@ -25,7 +25,9 @@ class Parser(argparse.ArgumentParser):
 
 def add_profile(parser: argparse.ArgumentParser) -> None:
     """--profile NAME and --set key.key=value."""
-    parser.add_argument("--profile", default="desktop_cpu", metavar="NAME", help="a device, or a YAML file (edge-vad profiles)")
+    parser.add_argument(
+        "--profile", default="desktop_cpu", metavar="NAME", help="a device, or a YAML file (edge-vad profiles)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value of the profile")
 
 

@@ -24,11 +24,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--source", required=True, help="a video, a folder of pictures, or CAMERA:LOCATION")
     add_profile(parser)
     parser.add_argument("--fps", type=float, help="frames per second of stored footage (pictures carry none; default 10)")
-    parser.add_argument("--sink", default="jsonl:-", metavar="NAME:LOCATION", help="where events go (default: standard output)")
+    parser.add_argument(
+        "--sink", default="jsonl:-", metavar="NAME:LOCATION", help="where events go (default: standard output)"
+    )
     options = parser.parse_args(arguments)
     detector = Detector.open(options.bundle, profile_of(options))
     name, _, location = options.sink.partition(":")
-    with open_camera(options.source, options.fps) as camera, load("sinks", name, Sink)(location) as sink:  # type: ignore[type-abstract]
+    with open_camera(options.source, options.fps) as camera, load("sinks", name, Sink)(location) as sink:
         watch(camera, detector, sink)
     return 0
 
@@ -63,5 +65,3 @@ def _status(result: Result, n_frames: int, n_events: int, camera: Camera) -> str
     bar = "#" * int(min(max(result.score, 0.0), 2.0) * 10)
     alarm = " ALARM" if result.score >= 1 else ""
     return f"frame {n_frames}{total}  events {n_events}  score {result.score:5.2f} {bar}{alarm}"
-
-

@@ -87,9 +87,7 @@ def roc_chart(curves: Sequence[Curve], operating_point: tuple[float, float] | No
         parts.append(_text(left - 6, plot.y(tick) + 4, f"{tick:g}", "end"))
     parts.append(_text(left + side / 2, bottom + 29, "false-positive rate", "middle"))
     middle = top + side / 2
-    parts.append(
-        f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">detection rate</text>'
-    )
+    parts.append(f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">detection rate</text>')
     parts += [_polyline(plot, *_thinned(curve), curve.style) for curve in curves]
     if operating_point is not None:
         x, y = operating_point

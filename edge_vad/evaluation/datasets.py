@@ -165,9 +165,7 @@ def _from_masks(layout: _Layout, clips: list[Clip]) -> dict[str, Bools] | None:
     for clip in clips:
         folder = folders[clip.name]
         if folder is None:
-            raise LabelError(
-                f"{clip.path}: clip {clip.name!r} has no masks but others have; add them, or a labels.json"
-            )
+            raise LabelError(f"{clip.path}: clip {clip.name!r} has no masks but others have; add them, or a labels.json")
         labels[clip.name] = mask_labels(folder, _count_frames(clip, ClipLabel(())), clip.name)
     return labels
 

@@ -86,9 +86,7 @@ def _check_one_to_one(path: Path, found: dict[str, ClipLabel], names: Sequence[s
             raise LabelError(f"{path}: clip {name!r} has no label; add one like {_EXAMPLE} or remove the clip")
     for name in found:
         if name not in names:
-            raise LabelError(
-                f"{path}: label {name!r} has no clip{did_you_mean(name, names)}; remove it or add the footage"
-            )
+            raise LabelError(f"{path}: label {name!r} has no clip{did_you_mean(name, names)}; remove it or add the footage")
 
 
 def _read_text(path: Path) -> str:
@@ -123,10 +121,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _json_entry(path: Path, name: str, entry: Any) -> ClipLabel:
     wanted = {"frames", "anomalous_1based"}
-    if not isinstance(entry, dict) or set(entry) != wanted:
-        raise LabelError(
-            f"{path}: clip {name!r} needs exactly the keys 'frames' and 'anomalous_1based', like {_EXAMPLE}"
-        )
+    if not isinstance(entry, dict) or not wanted <= set(entry):
+        raise LabelError(f"{path}: clip {name!r} needs the keys 'frames' and 'anomalous_1based', like {_EXAMPLE}")
     n_frames, intervals = entry["frames"], entry["anomalous_1based"]
     if not _is_int(n_frames) or n_frames < 1:
         raise LabelError(f"{path}: clip {name!r}: 'frames' must be a whole number above 0, not {n_frames!r}")
@@ -188,13 +184,6 @@ def _mat_intervals(path: Path, index: int, cell: Any) -> tuple[tuple[int, int], 
     matrix = np.asarray(cell)
     if matrix.size == 0:
         return ()
-    if (
-        matrix.dtype.kind not in "uif"
-        or matrix.ndim != 2
-        or matrix.shape[0] != 2
-        or not (matrix == np.floor(matrix)).all()
-    ):
-        raise LabelError(
-            f"{path}: cell {index} of 'gt' must be a 2 x k matrix of whole frame numbers, first above last"
-        )
+    if matrix.dtype.kind not in "uif" or matrix.ndim != 2 or matrix.shape[0] != 2 or not (matrix == np.floor(matrix)).all():
+        raise LabelError(f"{path}: cell {index} of 'gt' must be a 2 x k matrix of whole frame numbers, first above last")
     return tuple((int(first), int(last)) for first, last in matrix.T)

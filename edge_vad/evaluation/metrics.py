@@ -90,9 +90,7 @@ def micro_interval(
     n_anomalous = np.array([flags.sum() for flags in labels], dtype=np.float64)
     n_normal = np.array([(~flags).sum() for flags in labels], dtype=np.float64)
     n_clips = len(scores)
-    draws = (
-        np.random.default_rng(seed).multinomial(n_clips, np.full(n_clips, 1 / n_clips), size=n_resamples).astype(float)
-    )
+    draws = np.random.default_rng(seed).multinomial(n_clips, np.full(n_clips, 1 / n_clips), size=n_resamples).astype(float)
     pairs = (draws @ n_anomalous) * (draws @ n_normal)
     aucs = ((draws @ wins) * draws).sum(axis=1)[pairs > 0] / pairs[pairs > 0]
     if len(aucs) == 0:

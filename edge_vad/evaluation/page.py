@@ -69,9 +69,7 @@ def _tiles(result: dict[str, Any]) -> str:
     if result["localisation"] is not None:
         share = percent(result["localisation"]["inside_on_true_positives"])
         tiles.insert(4, (share, "of detected frames have the map's maximum on the anomaly"))
-    cells = "".join(
-        f'<div class="card tile"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in tiles
-    )
+    cells = "".join(f'<div class="card tile"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in tiles)
     return f'<div class="tiles">{cells}</div>'
 
 
@@ -150,9 +148,7 @@ def _pictures(pairs: Pairs) -> str:
     )
     parts = [f"<h2>Frames to look at</h2>{key}"]
     for title, text, picks in groups:
-        figures = (
-            "".join(_picture(pairs, pick, images[pick]) for pick in picks) or '<p class="soft">There are none.</p>'
-        )
+        figures = "".join(_picture(pairs, pick, images[pick]) for pick in picks) or '<p class="soft">There are none.</p>'
         parts.append(f'<h3>{title}</h3><p class="soft">{text}</p><div class="pictures">{figures}</div>')
     return "".join(parts)
 
@@ -188,7 +184,5 @@ def _notes(result: dict[str, Any]) -> str:
     ]
     hours = result["false_alarms"]["normal_test_hours"]
     if hours < 1:
-        notes.append(
-            f"With {60 * hours:.1f} minutes of normal test footage, false events per hour are an extrapolation."
-        )
+        notes.append(f"With {60 * hours:.1f} minutes of normal test footage, false events per hour are an extrapolation.")
     return "<h2>Notes</h2>" + "".join(f'<p class="soft">{escape(note)}</p>' for note in notes)

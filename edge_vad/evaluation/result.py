@@ -195,24 +195,18 @@ def facts_of(result: dict[str, Any]) -> list[tuple[str, str]]:
     """What is not an AUC, as (name, text)."""
     alarms, place, start = result["false_alarms"], result["localisation"], result["cold_start"]
     minutes = 60 * alarms["normal_test_hours"]
-    budget = (
-        "no budget stated" if alarms["budget_per_hour"] is None else f"budget {alarms['budget_per_hour']:g} per hour"
-    )
+    budget = "no budget stated" if alarms["budget_per_hour"] is None else f"budget {alarms['budget_per_hour']:g} per hour"
     facts = [
         ("detected", f"{percent(alarms['detection_rate'])} of anomalous frames (score at or above 1.0)"),
         ("false alarms", f"{percent(alarms['fpr_on_normal_test_frames'])} of normal frames"),
         ("false events", f"{alarms['false_events']} in {minutes:.1f} normal minutes = {_per_hour(alarms)} ({budget})"),
     ]
     if place is not None:
-        on_anomalous = (
-            f"{percent(place['inside_on_anomalous'])} of all anomalous frames, chance {percent(place['chance'])}"
-        )
+        on_anomalous = f"{percent(place['inside_on_anomalous'])} of all anomalous frames, chance {percent(place['chance'])}"
         facts.append(("localised", f"{percent(place['inside_on_true_positives'])} of detected frames, {on_anomalous}"))
     if start["frames"]:
         auc = start["frame_auc_without"]
-        without = (
-            f"micro {number(auc['micro'])}, macro {number(auc['macro'])} without the first {start['frames']} frames"
-        )
+        without = f"micro {number(auc['micro'])}, macro {number(auc['macro'])} without the first {start['frames']} frames"
         facts.append(("cold start", f"{without} of each clip"))
     return [*facts, *_cost_facts(result)]
 

@@ -22,34 +22,20 @@ from edge_vad.strict import from_plain
 from edge_vad.types import Float32, Frame, Region
 
 
-class VideoPatchCore(Method):
-    """Scores frames by their distance to the memory banks."""
+class BankSearch:
+    """Features of a frame to raw scores: the nearest row of each memory bank."""
 
-    def __init__(self, settings: Settings, extractor: Extractor | None, banks: dict[str, Bank]) -> None:
+    def __init__(self, settings: Settings, banks: dict[str, Bank]) -> None:
         self._settings = settings
-        self._extractor = extractor
         self._banks = banks
-        self._highlevel = np.nan
-
-    @classmethod
-    def open(cls, bundle: Bundle, backend: type[Backend], *, threads: int, device: str, bank: str) -> VideoPatchCore:
-        settings = from_plain(Settings, bundle.preprocessing, "preprocessing.json", BundleFormatError)
-        encoder = Encoder(backend(bundle.model("encoder"), threads=threads, device=device), settings.preprocessing)
-        detector = None
-        if settings.objects is not None:
-            detector = ObjectDetector(backend(bundle.model("detector"), threads=threads, device=device), settings.objects)
-        banks = {name: open_bank(bank, bundle.rows(name)) for name in bundle.bank_names}
-        return cls(settings, Extractor(settings, encoder, detector), banks)
+        self.reset()
 
     def reset(self) -> None:
-        self._extractor.reset()
+        """Forget the last high-level score, which holds until the next row falls due."""
         self._highlevel = np.nan
 
-    def observe(self, frame: Frame) -> Observation:
-        return self.score(self._extractor(frame))
-
-    def score(self, features: FrameFeatures) -> Observation:
-        """Distances of one frame's features to the banks."""
+    def __call__(self, features: FrameFeatures) -> Observation:
+        """Raw scores of one frame's features; frames come in order."""
         watch = Stopwatch()
         watch.stage_ms.update(features.stage_ms)
         with watch("search"):
@@ -93,7 +79,8 @@ class VideoPatchCore(Method):
         regions: list[Region] = []
         for local in features.local.values():
             for box, confidence, age in zip(local.boxes * factor, local.confidence, local.age, strict=True):
-                regions.append(Region(*(float(v) for v in box), confidence=float(confidence), age=int(age)))
+                x0, y0, x1, y1 = (float(v) for v in box)
+                regions.append(Region(x0, y0, x1, y1, float(confidence), int(age)))
         per_region = {}
         start = 0
         for prefix, local in features.local.items():
@@ -102,3 +89,28 @@ class VideoPatchCore(Method):
                 per_region[name][start : start + len(values)] = values
             start += len(local.boxes)
         return tuple(regions), per_region
+
+
+class VideoPatchCore(Method):
+    """Scores frames by their distance to the memory banks."""
+
+    def __init__(self, extractor: Extractor, search: BankSearch) -> None:
+        self._extractor = extractor
+        self._search = search
+
+    @classmethod
+    def open(cls, bundle: Bundle, backend: type[Backend], *, threads: int, device: str, bank: str) -> VideoPatchCore:
+        settings = from_plain(Settings, bundle.preprocessing, "preprocessing.json", BundleFormatError)
+        encoder = Encoder(backend(bundle.model("encoder"), threads=threads, device=device), settings.preprocessing)
+        detector = None
+        if settings.objects is not None:
+            detector = ObjectDetector(backend(bundle.model("detector"), threads=threads, device=device), settings.objects)
+        banks = {name: open_bank(bank, bundle.rows(name)) for name in bundle.bank_names}
+        return cls(Extractor(settings, encoder, detector), BankSearch(settings, banks))
+
+    def reset(self) -> None:
+        self._extractor.reset()
+        self._search.reset()
+
+    def observe(self, frame: Frame) -> Observation:
+        return self._search(self._extractor(frame))

@@ -89,9 +89,7 @@ def _in_world(rows: Float64, heading: tuple[float, float]) -> tuple[Float64, Flo
     return forward * heading[0] - left * heading[1], up, forward * heading[1] + left * heading[0]
 
 
-def _on_screen(
-    rows: Float64, x: Float64, up: Float64, z: Float64, place: tuple[float, float], ground: Ground
-) -> Float32:
+def _on_screen(rows: Float64, x: Float64, up: Float64, z: Float64, place: tuple[float, float], ground: Ground) -> Float32:
     """Capsules (n, 6) float32: column and row of both ends and their radii, in pixels.
 
     A body is small against its distance, so that one scale serves all of it.

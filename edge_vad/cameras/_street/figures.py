@@ -145,8 +145,7 @@ def skater(look: Look, travelled: float) -> list[Part]:
         parts += _arm(look, side, 0.05, 0.15 + sway * side, 0.3)
     parts += _trunk(look, 0.05)
     body = [
-        _turned(part)
-        for part in _fit(look, parts[len(_BOARD) * 2 :], min(p[5] for p in parts[len(_BOARD) * 2 :]) - 0.2)
+        _turned(part) for part in _fit(look, parts[len(_BOARD) * 2 :], min(p[5] for p in parts[len(_BOARD) * 2 :]) - 0.2)
     ]
     return parts[: len(_BOARD) * 2] + body
 
@@ -164,9 +163,7 @@ def cart(look: Look, travelled: float) -> list[Part]:
     parts = [_part((-0.95, y, 0.52), (0.95, y, 0.50), 0.24, 0.22, paint) for y in (-0.36, -0.12, 0.12, 0.36)]
     parts += [_part((-0.85, -0.38, 0.8), (-0.85, 0.38, 0.8), 0.22, 0.22, STEEL)]  # the bench
     parts += [_part((0.75, -0.3, 0.85), (0.75, 0.3, 0.85), 0.14, 0.14, paint)]
-    parts += [
-        _part((-0.9, y, 1.9), (0.8, y, 1.9), 0.09, 0.09, paint) for y in (-0.44, -0.3, -0.15, 0.0, 0.15, 0.3, 0.44)
-    ]
+    parts += [_part((-0.9, y, 1.9), (0.8, y, 1.9), 0.09, 0.09, paint) for y in (-0.44, -0.3, -0.15, 0.0, 0.15, 0.3, 0.44)]
     for y in (-0.46, 0.46):
         parts += [_part((x, y, 0.7), (0.85 * x, y, 1.9), 0.03, 0.03, STEEL) for x in (-0.9, 0.9)]
         parts += [part for x in (-0.65, 0.68) for part in _wheel((x, 1.1 * y, 0.25), 0.14, 0.11, 6)]
@@ -178,9 +175,7 @@ def cart(look: Look, travelled: float) -> list[Part]:
 
 def bag(look: Look) -> list[Part]:
     """A suitcase on the ground."""
-    parts = [
-        _part((x, y, 0.12), (x, y, 0.58), 0.11, 0.11, look.top, 0.5) for x in (-0.16, 0.0, 0.16) for y in (-0.04, 0.04)
-    ]
+    parts = [_part((x, y, 0.12), (x, y, 0.58), 0.11, 0.11, look.top, 0.5) for x in (-0.16, 0.0, 0.16) for y in (-0.04, 0.04)]
     return [*parts, _part((-0.08, 0, 0.78), (0.08, 0, 0.78), 0.03, 0.03, STEEL)]
 
 

@@ -114,9 +114,7 @@ class Incident:
 class Traffic:
     """Everybody who comes along a street, by seed; ``kinds`` of anomalies come again and again, each once per round."""
 
-    def __init__(
-        self, view: View, ground: Ground, seed: int, kinds: tuple[str, ...], first_gap: float = GAP_S[1]
-    ) -> None:
+    def __init__(self, view: View, ground: Ground, seed: int, kinds: tuple[str, ...], first_gap: float = GAP_S[1]) -> None:
         self._view, self._ground, self._seed, self._kinds = view, ground, seed, kinds
         self._first_gap = first_gap
         self._slots: dict[int, list[Actor]] = {}
@@ -173,18 +171,14 @@ class Traffic:
             return None
         return replace(path, weave=weave, period=between(rng, 22, 45), phase=float(rng.random()))
 
-    def _through(
-        self, point: Vector, direction: Vector, margin: float = 0.0, limits: Vector = (-90.0, 90.0)
-    ) -> Way | None:
+    def _through(self, point: Vector, direction: Vector, margin: float = 0.0, limits: Vector = (-90.0, 90.0)) -> Way | None:
         """The piece of a line through ``point`` that lies in the picture, and a little more on both sides."""
         steps = np.arange(limits[0], limits[1], 0.5)
         x, z = point[0] + steps * direction[0], point[1] + steps * direction[1]
         scale = self._ground.focal / np.maximum(z, 4.0)
         u, v = self._ground.size[0] / 2 + scale * x, self._ground.horizon + scale * self._ground.height_m
         side, (width, height) = (1.6 + margin) * scale, self._ground.size
-        seen = np.flatnonzero(
-            (z > 4.0) & (u > -side) & (u < width + side) & (v > -0.5 * scale) & (v - 2.0 * scale < height)
-        )
+        seen = np.flatnonzero((z > 4.0) & (u > -side) & (u < width + side) & (v > -0.5 * scale) & (v - 2.0 * scale < height))
         if not len(seen):
             return None
         first, last = float(steps[seen[0]]), float(steps[seen[-1]])
@@ -270,9 +264,7 @@ class Traffic:
                 return False
         return True
 
-    def _bearer(
-        self, rng: np.random.Generator, look: Look, path: Way, spot: float, when: float, carries: Vector
-    ) -> Actor:
+    def _bearer(self, rng: np.random.Generator, look: Look, path: Way, spot: float, when: float, carries: Vector) -> Actor:
         """A walker who stands at ``spot`` metres of the path at the time ``when``."""
         speed, half = between(rng, *SPEEDS["walker"]), 0.8
         enters = when - spot / speed - half - RAMP_S / 2

@@ -1,0 +1,161 @@
+"""Nearest neighbours in a memory bank: ours against the published baseline, on one CPU thread.
+
+    python benchmarks/search.py [--rows 5000,50000,500000] [--queries 49] [--dims 64]
+
+Baseline: ``torch.cdist(queries, bank)`` and the minimum over the whole bank, the published scoring of VideoPatchCore.
+The data are generated with a fixed seed: a mixture of 200 Gaussians, each with 16 intrinsic dimensions and a little
+noise in all of them, rows at length 1. They resemble features of crops; no footage is used. The queries come from the
+same mixture and are new in every repetition.
+
+Each repetition runs every search once, forwards and backwards in turn, so that load and clock changes meet all alike.
+ms: median CPU time of one search. The ratios are medians over the repetitions of baseline / ours. recall@1: part of the
+queries for which HNSW finds a row as near as the nearest. build s: CPU seconds to build the HNSW graph.
+"""
+
+from __future__ import annotations
+
+import os
+
+# The libraries read these when they are loaded.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+
+import argparse
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from edge_vad.banks import open_bank
+from edge_vad.banks.base import CROSSOVER_ROWS
+from edge_vad.types import Float32
+
+CLUSTERS, INTRINSIC, NOISE = 200, 16, 0.02
+LINE = "{:>8} {:>9} {:>9} {:>11} {:>9} {:>11} {:>6} {:>10} {:>9} {:>8}"
+HEADER = (
+    "rows",
+    "cdist ms",
+    "exact ms",
+    "cdist/exact",
+    "hnsw ms",
+    "cdist/hnsw",
+    "auto",
+    "cdist/auto",
+    "recall@1",
+    "build s",
+)
+Search = Callable[[Float32], Float32]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="5000,50000,500000", help="bank sizes, comma-separated")
+    parser.add_argument("--queries", type=int, default=49, help="queries of one search")
+    parser.add_argument("--dims", type=int, default=64, help="dimensions")
+    parser.add_argument("--repeat", type=int, help="repetitions (default: 9 to 101, fewer for larger banks)")
+    parser.add_argument(
+        "--max-hnsw-rows", type=int, default=100_000, help="larger banks without HNSW: its graph takes minutes"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    versions = f"numpy {np.__version__}, torch {torch.__version__}"
+    print(f"{options.queries} queries x {options.dims} dimensions, one thread, {platform.machine()}, {versions}")
+    print(f"auto is exact below {CROSSOVER_ROWS} rows, else hnsw")
+    print(LINE.format(*(name.replace(",", " ") for name in HEADER)))
+    faster = []
+    for n_rows in (int(text) for text in options.rows.split(",")):
+        repeat = options.repeat or min(max(2_000_000 // n_rows, 9), 101)
+        sample = mixture(options.dims)
+        rows = sample(n_rows)
+        frames = [sample(options.queries) for _ in range(repeat)]
+        if compare(rows, frames, with_hnsw=n_rows <= options.max_hnsw_rows):
+            faster.append(str(n_rows))
+    print(f"hnsw is faster than exact at: {', '.join(faster) or 'none'} rows")
+
+
+def compare(rows: Float32, frames: Sequence[Float32], with_hnsw: bool) -> bool:
+    """Measure one bank and print its line; returns whether HNSW was faster than exact search."""
+    searches = {"cdist": published(rows)}
+    exact = open_bank("exact", rows)
+    searches["exact"] = lambda queries: exact.search(queries)[0]
+    build_s = float("nan")
+    if with_hnsw:
+        start = time.process_time()
+        hnsw = open_bank("hnsw", rows)
+        build_s = time.process_time() - start
+        searches["hnsw"] = lambda queries: hnsw.search(queries)[0]
+    ms, nearest = measure(searches, frames)
+    auto = "exact" if len(rows) < CROSSOVER_ROWS else "hnsw"
+    cells = [f"{len(rows)}", median(ms, "cdist")]
+    for name in ("exact", "hnsw"):
+        cells += [median(ms, name), ratio(ms, name)]
+    cells += [auto, ratio(ms, auto)]
+    if with_hnsw:
+        cells += [f"{np.mean(nearest['hnsw'] < nearest['exact'] + 1e-4):.4f}", f"{build_s:.1f}"]
+    else:
+        cells += ["-", "-"]
+    print(LINE.format(*cells), flush=True)
+    assert np.allclose(nearest["exact"], nearest["cdist"], atol=2e-3)
+    return with_hnsw and bool(np.median(ms["hnsw"] / ms["exact"]) < 1)
+
+
+def median(ms: Mapping[str, np.ndarray], name: str) -> str:
+    """Median milliseconds of a search that ran."""
+    return f"{np.median(ms[name]):.2f}" if name in ms else "-"
+
+
+def ratio(ms: Mapping[str, np.ndarray], name: str) -> str:
+    """Median of baseline / ours over the repetitions, of a search that ran."""
+    return f"{np.median(ms['cdist'] / ms[name]):.1f}" if name in ms else "-"
+
+
+def mixture(dims: int, seed: int = 0) -> Callable[[int], Float32]:
+    """A sampler of feature-like rows: n -> (n, dims) float32 at length 1."""
+    generator = np.random.default_rng(seed)
+    intrinsic = min(INTRINSIC, dims)
+    centres = generator.standard_normal((CLUSTERS, dims), dtype=np.float32)
+    axes = generator.standard_normal((CLUSTERS, intrinsic, dims), dtype=np.float32) * np.float32(0.5 / intrinsic**0.5)
+
+    def sample(n: int) -> Float32:
+        rows = NOISE * generator.standard_normal((n, dims), dtype=np.float32)
+        cluster = generator.integers(0, CLUSTERS, n)
+        for number in range(CLUSTERS):
+            chosen = np.flatnonzero(cluster == number)
+            inner = generator.standard_normal((len(chosen), intrinsic), dtype=np.float32)
+            rows[chosen] += centres[number] + inner @ axes[number]
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    return sample
+
+
+def published(rows: Float32) -> Search:
+    """VideoPatchCore's scoring: all distances by torch.cdist, then the minimum."""
+    bank = torch.from_numpy(rows)
+
+    def search(queries: Float32) -> Float32:
+        with torch.inference_mode():
+            return torch.cdist(torch.from_numpy(queries), bank).min(dim=1).values.numpy()[:, None]
+
+    return search
+
+
+def measure(
+    searches: Mapping[str, Search], frames: Sequence[Float32]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """CPU ms (repetitions,) and nearest distances of every search, in alternating order, after one warm-up each."""
+    ms: dict[str, list[float]] = {name: [] for name in searches}
+    nearest: dict[str, list[Float32]] = {name: [] for name in searches}
+    for search in searches.values():
+        search(frames[0])
+    for repetition, queries in enumerate(frames):
+        for name in list(searches)[:: 1 if repetition % 2 == 0 else -1]:
+            start = time.process_time_ns()
+            distances = searches[name](queries)
+            ms[name].append((time.process_time_ns() - start) / 1e6)
+            nearest[name].append(distances[:, 0])
+    return {n: np.array(v) for n, v in ms.items()}, {n: np.concatenate(v) for n, v in nearest.items()}
+
+
+if __name__ == "__main__":
+    main()

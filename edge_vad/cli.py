@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"edge-vad {__version__}\n")
         return 0
+    # Before numpy is imported: its thread pool and the backend's fight for the cores, and frames are small.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     verb, rest = arguments[0], arguments[1:]
     if verb not in COMMANDS:
         sys.stderr.write(f"edge-vad: no command {verb!r}{did_you_mean(verb, COMMANDS)}; see edge-vad --help\n")

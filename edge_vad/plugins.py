@@ -28,7 +28,7 @@ def load(kind: str, name: str, base: type[T]) -> type[T]:
     if "." not in module_name:
         if module_name not in available(kind):
             raise PluginError(
-                f"no {kind[:-1]} named {name!r}{did_you_mean(module_name, available(kind))}; a dotted name imports your own module"
+                f"no {kind[:-1]} named {name!r}{did_you_mean(module_name, available(kind))}; or name your own module, dotted"
             )
         module_name = f"edge_vad.{kind}.{module_name}"
     try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +26,33 @@ from edge_vad.cameras.synthetic import ANOMALIES, SyntheticStreet, write_dataset
 from edge_vad.detector import Detector
 from edge_vad.evaluation.metrics import frame_auc
 from edge_vad.footage import Clip, find_clips
+from edge_vad.streams import COMPONENTS
 from edge_vad.types import Frame
 
 Stream = tuple[str, list[Frame], NDArray[np.bool_]]
+BASE = {"spatial": 1.0, "speed": 1.0}
 WEIGHTINGS: dict[str, dict[str, float]] = {
     "default": WEIGHTS,
-    "spatial + speed": {"spatial": 1, "speed": 1},
-    "+ temporal": {"spatial": 1, "speed": 1, "temporal": 0.5},
-    "+ velocity": {"spatial": 1, "speed": 1, "velocity": 0.5},
-    "+ highlevel": {"spatial": 1, "speed": 1, "highlevel": 0.25},
-    "2 spatial + speed": {"spatial": 2, "speed": 1},
-    "spatial + 2 speed": {"spatial": 1, "speed": 2},
+    "spatial + speed": BASE,
+    "+ velocity/2": BASE | {"velocity": 0.5},
+    "+ velocity": BASE | {"velocity": 1.0},
+    "+ temporal/2": BASE | {"temporal": 0.5},
+    "+ (temp. + velo.)/2": BASE | {"temporal": 0.5, "velocity": 0.5},
+    "+ temp./2 + velocity": BASE | {"temporal": 0.5, "velocity": 1.0},
+    "+ temporal + velocity": BASE | {"temporal": 1.0, "velocity": 1.0},
+    "... + highlevel/4": BASE | {"temporal": 0.5, "velocity": 0.5, "highlevel": 0.25},
+    "2 spatial + speed": {"spatial": 2.0, "speed": 1.0},
+    "spatial + 2 speed": {"spatial": 1.0, "speed": 2.0},
+}
+MOTION = BASE | {"temporal": 0.5, "velocity": 0.5}
+WITH_OBJECTS: dict[str, dict[str, float]] = {
+    "motion only": MOTION,
+    "objects only": {"object_" + n: w for n, w in MOTION.items()},
+    "both": MOTION | {"object_" + n: w for n, w in MOTION.items()},
+    "both, objects half": MOTION | {"object_" + n: w / 2 for n, w in MOTION.items()},
+    "+ object_spatial": MOTION | {"object_spatial": 1.0},
+    "+ object spatial, speed": MOTION | {"object_spatial": 1.0, "object_speed": 1.0},
+    "+ object_velocity": MOTION | {"object_spatial": 1.0, "object_speed": 1.0, "object_velocity": 1.0},
 }
 
 
@@ -66,16 +82,13 @@ def street_streams(view: int, seconds: int, per_kind: int) -> Iterator[Stream]:
             yield kind, list(street.frames()), labels
 
 
-def scored(detector: Detector, streams: Iterator[Stream], weights: Mapping[str, float]) -> list[tuple]:
+def scored(detector: Detector, streams: Iterator[Stream], settings: BuildSettings) -> list[tuple]:
     """(kind, unweighted components name -> (n,), labels) of every stream."""
     rows = []
     for kind, frames, labels in streams:
         detector.reset()
         results = [detector.process(frame) for frame in frames]
-        shares = {
-            n: np.array([r.components[n] for r in results]) / weights[n.removeprefix("object_")]
-            for n in results[0].components
-        }
+        shares = {n: np.array([r.components[n] for r in results]) / settings.weight(n) for n in results[0].components}
         rows.append((kind, shares, labels))
     return rows
 
@@ -89,7 +102,8 @@ def causal_mean(values: NDArray[np.float64], n: int = 9) -> NDArray[np.float64]:
 def print_table(rows: list[tuple], title: str) -> None:
     kinds = list(dict.fromkeys(kind for kind, _, _ in rows))
     print(f"\n{title:<24}" + "".join(f"{k:>9}" for k in kinds) + "     mean")
-    weightings = {n: {n: 1.0} for n in rows[0][1]} | WEIGHTINGS
+    with_objects = any(name.startswith("object_") for name in rows[0][1])
+    weightings = {n: {n: 1.0} for n in rows[0][1]} | (WITH_OBJECTS if with_objects else WEIGHTINGS)
     for label, weights in weightings.items():
         by_kind = []
         for kind in kinds:
@@ -108,7 +122,7 @@ def main() -> None:
     parser.add_argument("--detector", help="an object detector")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    settings = BuildSettings(detector=options.detector)
+    settings = BuildSettings(detector=options.detector, weights=dict.fromkeys(COMPONENTS, 1.0))
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "choices.evb"
         if options.normal:
@@ -117,13 +131,13 @@ def main() -> None:
             for half in (0, 1):
                 build([c for i, c in enumerate(clips) if i % 2 == half], bundle, settings)
                 others = [c for i, c in enumerate(clips) if i % 2 != half]
-                rows += scored(Detector.open(bundle), pasted_streams(others, clips), settings.weights)
+                rows += scored(Detector.open(bundle), pasted_streams(others, clips), settings)
             print_table(rows, "pasted events")
         for view in (int(v) for v in options.views.split(",") if v):
             street = Path(folder) / f"street{view}"
             write_dataset(street, seed=7, view=view, n_training=8, n_testing=1, seconds=24)
             build(find_clips([street / "training" / "frames"]), bundle, settings)
-            print_table(scored(Detector.open(bundle), street_streams(view, 24, 2), settings.weights), f"street, view {view}")
+            print_table(scored(Detector.open(bundle), street_streams(view, 24, 2), settings), f"street, view {view}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from edge_vad.banks.base import open_bank
 from edge_vad.bundle import CALIBRATION, GOLDEN, PREPROCESSING, Bundle, canonical_json, write_bundle
 from edge_vad.calibration import Calibration, calibrate
 from edge_vad.cameras import open_camera
-from edge_vad.errors import OutputError, SourceError
+from edge_vad.errors import OutputError, SourceError, did_you_mean
 from edge_vad.events import EventSettings
 from edge_vad.features import Encoder, Preprocessing
 from edge_vad.footage import Clip
@@ -37,6 +37,7 @@ from edge_vad.plugins import load
 from edge_vad.progress import progress
 from edge_vad.sampling import crops, decimate
 from edge_vad.streams import (
+    COMPONENTS,
     MEMORISED,
     OBJECT_PREFIX,
     Extractor,
@@ -55,9 +56,10 @@ from edge_vad.vectors import VectorType, compress, expand
 log = logging.getLogger(__name__)
 
 METHOD = "videopatchcore"
-# Chosen on events pasted into normal footage and on generated streets, never on a benchmark's labels
-# (docs/choices.md, `python benchmarks/choices.py`).
-WEIGHTS = {"spatial": 1.0, "temporal": 0.5, "velocity": 0.5, "speed": 1.0, "highlevel": 0.25}
+# Chosen on events pasted into normal footage and on generated streets, never on a benchmark's labels: the table and its
+# command are in benchmarks/README.md. Temporal and high-level memories did not help there; `weights:` turns them on.
+WEIGHTS = {"spatial": 1.0, "temporal": 0.0, "velocity": 0.5, "speed": 1.0, "highlevel": 0.0}
+OBJECT_SHARE = 0.5  # weight of a detector box's component, as part of its motion twin's
 MIN_FRAMES = 20  # a clip: the lags, a short track and something to calibrate on
 MIN_PARTS = 8  # cross-fitting wants this many parts; fewer clips are cut into pieces
 MIN_PART_FRAMES = 40
@@ -70,7 +72,8 @@ GOLDEN_FRAMES, GOLDEN_HEIGHT = 8, 60
 class BuildSettings:
     """What `edge-vad build` can be told; a YAML file (--config) has the same keys.
 
-    weights: component -> weight in the score; 0 leaves the component and its bank out. window_s: seconds that the score
+    weights: component -> weight in the score; 0 leaves the component and its bank out (object_NAME: of detector boxes,
+    half of NAME's where not given). window_s: seconds that the score
     is averaged over. budget_per_hour: false alarms that the threshold is set for.
     """
 
@@ -94,6 +97,16 @@ class BuildSettings:
             raise ValueError(f"ratio must lie in 0..1 (0.01 to 0.10 is usual), not {self.ratio}")
         if self.stride < 1 or self.budget_per_hour <= 0 or self.window_s <= 0:
             raise ValueError("stride, budget_per_hour and window_s must be positive")
+        for name in self.weights:
+            if name.removeprefix(OBJECT_PREFIX) not in COMPONENTS:
+                raise ValueError(f"weights: unknown component {name!r}{did_you_mean(name, COMPONENTS)}")
+        if not any(weight > 0 for weight in self.weights.values()):
+            raise ValueError("weights: at least one component needs a weight above 0")
+
+    def weight(self, component: str) -> float:
+        """Weight of a component; an object component without one has OBJECT_SHARE of its motion twin's."""
+        twin = self.weights.get(component.removeprefix(OBJECT_PREFIX), 0.0)
+        return self.weights.get(component, OBJECT_SHARE * twin if component.startswith(OBJECT_PREFIX) else 0.0)
 
 
 @dataclass(slots=True)
@@ -120,9 +133,11 @@ def build(clips: Sequence[Clip], out: Path, settings: BuildSettings, name: str |
     if settings.detector:
         detector = load_object_detector(Path(settings.detector), size[0] // scene.factor, size[1] // scene.factor)
         models["detector"] = detector[0]
-        scene = replace(scene, objects=detector[1], components=with_objects(scene.components))
+        scene = replace(scene, objects=detector[1], components=scored_components(settings))
     parts = extract(clips, scene, encoder, detector, settings.fps)
     coresets = [memorise(part, scene, settings.ratio) for part in progress(parts, "coreset", len(parts))]
+    for empty in (n for n in bank_names(scene) if not any(n in c for c in coresets)):
+        raise SourceError(f"nothing fell into the memory bank {empty!r}: nothing moves in the normal footage; film longer")
     stored = {n: compress(np.concatenate([c[n] for c in coresets if n in c]), settings.vectors) for n in bank_names(scene)}
     calibration = cross_fit(parts, coresets, scene, settings)
     members = _members(clips, scene, settings, models, stored, calibration, encoder)
@@ -192,16 +207,17 @@ def measure(
         stride=stride,
         perspective=perspective,
         preprocessing=preprocessing,
-        components=tuple(name for name, weight in settings.weights.items() if weight > 0),
+        components=tuple(name for name in scored_components(settings) if not name.startswith(OBJECT_PREFIX)),
         motion=motion,
         local=local,
         highlevel=settings.highlevel,
     )
 
 
-def with_objects(components: Sequence[str]) -> tuple[str, ...]:
-    """The components with those of detector boxes beside them."""
-    return (*components, *(OBJECT_PREFIX + name for name in components if name != "highlevel"))
+def scored_components(settings: BuildSettings) -> tuple[str, ...]:
+    """The components with a weight above 0, those of detector boxes behind the others."""
+    names = (*COMPONENTS, *(OBJECT_PREFIX + name for name in COMPONENTS if name != "highlevel"))
+    return tuple(name for name in names if settings.weight(name) > 0)
 
 
 def bank_names(scene: Settings) -> list[str]:
@@ -293,11 +309,6 @@ def cross_fit(
 ) -> Calibration:
     """Calibrate on every part, scored against the memory of the others."""
     names = bank_names(scene)
-    for name in names:
-        if not any(name in c for c in coresets):
-            raise SourceError(
-                f"nothing fell into the memory bank {name!r}: nothing moves in the normal footage; film longer"
-            )
     footage = []
     for i, part in enumerate(progress(parts, "calibrate", len(parts))):
         others = {n: np.concatenate([c[n] for j, c in enumerate(coresets) if n in c and (j != i or len(parts) == 1)] or
@@ -307,7 +318,7 @@ def cross_fit(
         scored = [search(features).components for features in part.features]
         raw = {name: np.array([s[name] for s in scored], dtype=np.float64) for name in scored[0]}
         footage.append((np.array(part.times), raw))
-    weights = {name: settings.weights[name.removeprefix(OBJECT_PREFIX)] for name in scene.components}
+    weights = {name: settings.weight(name) for name in scene.components}
     return calibrate(footage, weights, settings.window_s, settings.budget_per_hour)
 
 

@@ -175,9 +175,10 @@ def read_bundle(path: str | Path) -> Bundle:
 def _json(data: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
+        canonical = canonical_json(value)  # refuses NaN, which json.loads reads
     except (ValueError, RecursionError) as error:
         raise BundleFormatError(f"{where}: not valid JSON") from error
-    if not isinstance(value, dict) or canonical_json(value) != data:
+    if not isinstance(value, dict) or canonical != data:
         raise BundleFormatError(f"{where}: not canonical JSON")
     return value
 

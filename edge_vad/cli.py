@@ -25,6 +25,9 @@ EXIT_ERROR, EXIT_USAGE = 1, 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0 fine, 1 an EdgeVadError (one line), 2 usage, 3 a check that did not hold."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # OpenCV writes its own lines to standard error; what matters of them is in the error that is raised.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     verbose = "-v" in arguments or "--verbose" in arguments
     arguments = [a for a in arguments if a not in ("-v", "--verbose")]
     if not arguments or arguments[0] in ("-h", "--help"):

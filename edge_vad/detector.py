@@ -69,7 +69,7 @@ class Detector:
         return cls(method, calibration, events, period_s)
 
     def process(self, frame: Frame) -> Result:
-        """Score the next frame. Frames come in order; ValueError when their size is not the bundle's."""
+        """Score the next frame. Frames come in order; SourceError when their size is not the bundle's."""
         if self._last is not None and frame.timestamp < self._due_s:
             return self._between(frame)
         # Half a period of slack: time stamps jitter, and a frame that is a little early is still the one that is due.

@@ -92,4 +92,7 @@ def _override(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
             raise ProfileError(f"--set {override}: {key!r} holds a value, not keys")
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ProfileError(f"--set {override}: the value is not valid YAML; put it in quotes") from error

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edge_vad.errors import SourceError
 from edge_vad.features import (
     Encoder,
     GlobalPooling,
@@ -279,10 +280,11 @@ class Extractor:
                 part.reset()
 
     def __call__(self, frame: Frame) -> FrameFeatures:
-        """Features of the next frame; ValueError when its size is not the bundle's."""
+        """Features of the next frame; SourceError when its size is not the bundle's."""
         size = (frame.image.shape[1], frame.image.shape[0])
         if size != self._settings.image_size:
-            raise ValueError(f"frames must be {self._settings.image_size}, not {size}")
+            wanted = "{}x{}".format(*self._settings.image_size)
+            raise SourceError(f"frames of {size[0]}x{size[1]} pixels, but the bundle was built for {wanted}; build one for this camera")
         watch = Stopwatch()
         with watch("motion"):
             image = decimate(frame.image, self._settings.factor)

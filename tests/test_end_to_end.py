@@ -140,7 +140,7 @@ def test_fp32_gives_close_scores(street: Path, lite0: Path, clip_scores: np.ndar
     assert said.code == 0
     scores = scores_of(tmp_path / "fp32.evb", street / "testing" / "frames" / "03")
     assert np.corrcoef(scores, clip_scores)[0, 1] > 0.97
-    assert np.median(np.abs(scores - clip_scores)) < 0.1
+    assert np.abs(scores - clip_scores).max() < 0.6  # thresholds read off 48 s of footage differ more than features do
 
 
 def test_half_of_a_clip_scores_as_the_whole_clip_does(street: Path, street_bundle: Path, clip_scores: np.ndarray, tmp_path: Path) -> None:

@@ -56,13 +56,13 @@ def still_frames(image: UInt8, n: int, fps: float = 10.0) -> list[Frame]:
     return [Frame(image, np.ascontiguousarray(image[..., 1]), i / fps, i) for i in range(n)]
 
 
-def model(nodes: Sequence[Any], weights: dict[str, np.ndarray], inputs: dict[str, Sequence[Any]], outputs: Sequence[str]) -> bytes:
-    """ONNX bytes of a graph of float32 values; outputs may have any shape."""
+def model(nodes: Sequence[Any], weights: dict[str, np.ndarray], inputs: dict[str, Sequence[Any]], outputs: dict[str, Sequence[Any]]) -> bytes:
+    """ONNX bytes of a graph of float32 values; shapes may hold names."""
     graph = helper.make_graph(
         list(nodes),
         "tiny",
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -83,7 +83,8 @@ def encoder_model() -> bytes:
         helper.make_node("Conv", ["fine", "w1"], ["last"], strides=[2, 2]),
         helper.make_node("Relu", ["last"], ["coarse"]),
     ]
-    return model(nodes, weights, {"image": ["n", 3, "h", "w"]}, ["fine", "coarse"])
+    outputs = {"fine": ["n", 8, "h4", "w4"], "coarse": ["n", 8, "h8", "w8"]}
+    return model(nodes, weights, {"image": ["n", 3, "h", "w"]}, outputs)
 
 
 def build_arguments(normal: Path, out: Path, encoder: Path, *more: str) -> list[str]:

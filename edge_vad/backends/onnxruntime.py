@@ -24,6 +24,8 @@ class OnnxRuntime(Backend):
         kind, _, number = device.partition(":")
         if kind not in PROVIDERS or (number and not number.isdigit()):
             raise BackendError(f"backend onnxruntime: no device {device!r} (known: cpu, cuda:0)")
+        if PROVIDERS[kind] not in ort.get_available_providers():
+            raise BackendError(f"backend onnxruntime has no {kind} here: pip install onnxruntime-gpu, or use device cpu")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

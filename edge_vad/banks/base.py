@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from edge_vad.plugins import load
 from edge_vad.types import Float32
 
-# `auto` changes from exact search to HNSW here: the measured crossover of `benchmarks/search.py` for the queries of one
-# frame (about 50). Below it a matrix product over all rows is faster and has no build time and no recall to watch.
-CROSSOVER_ROWS = 20_000
+# `auto` changes from exact search to HNSW here: the crossover that `benchmarks/search.py` measures for the queries of one
+# frame (49 to 75, 64 to 152 dimensions). Below it a matrix product over all rows is faster, and has no build time and no
+# recall to watch.
+CROSSOVER_ROWS = 40_000
 
 
 class Bank(ABC):

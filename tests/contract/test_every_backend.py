@@ -1,0 +1,92 @@
+"""What every backend must do, run over every module in the folder."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+from onnx import helper
+
+from edge_vad.backends import Backend
+from edge_vad.errors import BackendError
+from edge_vad.plugins import available, load
+
+PICTURES = np.random.default_rng(0).normal(0, 1, (3, 3, 32, 24)).astype(np.float32)
+
+
+@pytest.fixture(params=available("backends"))
+def backend(request: pytest.FixtureRequest) -> type[Backend]:
+    return load("backends", request.param, Backend)
+
+
+def expected() -> dict[str, np.ndarray]:
+    """The tiny encoder by hand: strided convolutions are products over blocks."""
+    generator = np.random.default_rng(5)
+    weights = [generator.normal(0, 0.3, shape).astype(np.float32) for shape in ((8, 3, 4, 4), (8, 8, 2, 2))]
+    values, found = PICTURES, []
+    for weight in weights:
+        k = weight.shape[2]
+        blocks = values.reshape(*values.shape[:2], values.shape[2] // k, k, values.shape[3] // k, k)
+        values = np.maximum(np.einsum("ncyixj,ocij->noyx", blocks, weight), 0)
+        found.append(values)
+    return dict(zip(("fine", "coarse"), found, strict=True))
+
+
+def test_the_outputs_are_those_computed_by_hand(backend: type[Backend]) -> None:
+    runner = backend(tiny.encoder_model(), threads=1, device="cpu")
+    found = runner.run({"image": PICTURES})
+    assert set(runner.outputs) == set(found) == {"fine", "coarse"}
+    for name, values in expected().items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_allclose(found[name], values, atol=1e-4)
+
+
+def test_a_batch_of_another_size_runs_too_and_earlier_outputs_stay(backend: type[Backend]) -> None:
+    runner = backend(tiny.encoder_model(), threads=2)
+    one = runner.run({"image": PICTURES})["coarse"]
+    kept = one.copy()
+    other = runner.run({"image": PICTURES[:1] + 1})["coarse"]
+    assert other.shape == (1, 8, 4, 3)
+    assert np.array_equal(one, kept)
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", tiny.encoder_model()[:200]])
+def test_bytes_that_are_no_model_are_refused(backend: type[Backend], data: bytes) -> None:
+    with pytest.raises(BackendError, match=r"backend \w+ cannot load the model"):
+        backend(data)
+
+
+def test_a_wrong_input_is_a_backend_error(backend: type[Backend]) -> None:
+    runner = backend(tiny.encoder_model())
+    with pytest.raises(BackendError, match=r"backend \w+ failed"):
+        runner.run({"picture": PICTURES})
+    with pytest.raises(BackendError, match=r"backend \w+ failed"):
+        runner.run({"image": PICTURES[:, :2]})
+
+
+@pytest.mark.parametrize("device", ["gpu", "npu", "", "cuda:x", "cpu:zero"])
+def test_an_unknown_device_is_refused_by_name(backend: type[Backend], device: str) -> None:
+    with pytest.raises(BackendError, match=f"no device '{device}'"):
+        backend(tiny.encoder_model(), device=device)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_cuda_without_cuda_is_an_error_and_never_a_silent_cpu_run(backend: type[Backend], device: str) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(BackendError, match="cuda"):
+        backend(tiny.encoder_model(), device=device)
+
+
+def test_a_model_with_an_unknown_operator_is_refused(backend: type[Backend]) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Nonsense", ["image"], ["fine"], domain="example.org")],
+        "foreign",
+        [helper.make_tensor_value_info("image", 1, ["n", 3])],
+        [helper.make_tensor_value_info("fine", 1, ["n", 3])],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("example.org", 1)]
+    foreign = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    with pytest.raises(BackendError):
+        backend(foreign.SerializeToString())

@@ -1,0 +1,80 @@
+"""What every memory bank must do, run over every module in the folder."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_vad.banks import Bank
+from edge_vad.plugins import available, load
+
+ROWS = np.random.default_rng(0).normal(0, 1, (3000, 16)).astype(np.float32)
+QUERIES = np.random.default_rng(1).normal(0, 1, (60, 16)).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=available("banks"))
+def bank(request: pytest.FixtureRequest) -> Bank:
+    return load("banks", request.param, Bank)(ROWS)
+
+
+def brute_force(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    distances = np.sqrt(((queries[:, None].astype(np.float64) - ROWS[None]) ** 2).sum(axis=2))
+    ids = np.argsort(distances, axis=1)[:, :k]
+    return np.take_along_axis(distances, ids, axis=1), ids
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_neighbours_are_those_of_brute_force(bank: Bank, k: int) -> None:
+    distances, ids = bank.search(QUERIES, k)
+    true_distances, true_ids = brute_force(QUERIES, k)
+    recall = np.mean([len(set(a) & set(b)) / k for a, b in zip(ids, true_ids, strict=True)])
+    assert recall >= (1.0 if type(bank).__name__ == "ExactBank" else 0.95)
+    same = ids == true_ids
+    np.testing.assert_allclose(distances[same], true_distances[same], rtol=1e-4)
+
+
+def test_distances_ascend_and_have_the_types_of_the_contract(bank: Bank) -> None:
+    distances, ids = bank.search(QUERIES, 7)
+    assert distances.shape == ids.shape == (60, 7)
+    assert distances.dtype == np.float32 and ids.dtype == np.int64
+    assert np.all(np.diff(distances, axis=1) >= 0)
+    assert all(len(set(row)) == 7 for row in ids)
+
+
+def test_a_row_finds_itself_at_no_distance(bank: Bank) -> None:
+    distances, ids = bank.search(ROWS[[5, 2999]])
+    assert ids[:, 0].tolist() == [5, 2999]
+    assert np.all(distances < 5e-3)
+
+
+def test_another_width_or_shape_is_a_value_error(bank: Bank) -> None:
+    for wrong in (QUERIES[:, :15], QUERIES[0], np.zeros((2, 17), np.float32)):
+        with pytest.raises(ValueError, match=r"\(n, 16\)"):
+            bank.search(wrong)
+
+
+@pytest.mark.parametrize("k", [0, -1, 3001])
+def test_k_beyond_the_rows_is_a_value_error(bank: Bank, k: int) -> None:
+    with pytest.raises(ValueError, match=r"1\.\.3000"):
+        bank.search(QUERIES, k)
+
+
+def test_an_empty_batch_gives_empty_arrays(bank: Bank) -> None:
+    distances, ids = bank.search(np.zeros((0, 16), np.float32), 3)
+    assert distances.shape == ids.shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", available("banks"))
+def test_a_bank_of_one_row_and_all_rows_at_once(name: str) -> None:
+    kind = load("banks", name, Bank)
+    distances, ids = kind(np.ones((1, 4), np.float32)).search(np.zeros((2, 4), np.float32))
+    assert distances[:, 0].tolist() == [2.0, 2.0] and ids[:, 0].tolist() == [0, 0]
+    few = ROWS[:70]
+    assert sorted(kind(few).search(QUERIES[:1], 70)[1][0].tolist()) == list(range(70))
+
+
+@pytest.mark.parametrize("name", available("banks"))
+def test_the_same_rows_give_the_same_answers(name: str) -> None:
+    kind = load("banks", name, Bank)
+    one, other = (kind(ROWS.copy()).search(QUERIES, 3) for _ in range(2))
+    assert np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1])

@@ -146,7 +146,10 @@ def _from_file(path: Path, spec: EncoderSpec | None) -> OnnxEncoder:
             f"{path}: says nothing of its taps and preprocessing; name them with --taps or 'encoder:' in --config "
             f"(outputs: {', '.join(names)})"
         )
-    spec = spec or from_plain(EncoderSpec, json.loads(str(stored)), f"{path}: metadata", EncoderError)
+    try:
+        spec = spec or from_plain(EncoderSpec, json.loads(str(stored)), f"{path}: metadata", EncoderError)
+    except ValueError as error:
+        raise EncoderError(f"{path}: metadata: not valid JSON; export it again") from error
     return describe(_cut(model, spec.taps, path), spec, spec.taps)
 
 

@@ -45,6 +45,6 @@ def check_golden(bundle: Bundle, method: Method) -> None:
         error = np.abs(found - expected) / (np.abs(expected) + 1e-3)
         if not np.array_equal(unknown, np.isnan(found)) or np.any(error[~unknown] > tolerance):
             raise BundleIntegrityError(
-                f"golden self-test: {name} differs by {float(np.nanmax(error)):.0%} (allowed {tolerance:.0%}): "
+                f"golden self-test: {name} differs by {float(np.nanmax(error, initial=0.0)):.0%} (allowed {tolerance:.0%}): "
                 "this installation computes something else than the one that built the bundle"
             )

@@ -123,7 +123,18 @@ def test_a_manifest_without_one_of_its_keys(key: str, path: Path) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"[]", b"{", b'{"a": 1}', b'{"b":1,"a":2}', b'{"a":NaN}', b'{"a":1,"a":1}', b"\xff", b"[" * 100_000, b'{"a":"\\ud800"}'],
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"a": 1}',
+        b'{"b":1,"a":2}',
+        b'{"a":NaN}',
+        b'{"a":1,"a":1}',
+        b"\xff",
+        b"[" * 100_000,
+        b'{"a":"\\ud800"}',
+    ],
 )
 def test_a_manifest_that_is_not_canonical_json(data: bytes, path: Path) -> None:
     refused(path, {MANIFEST: data, **small_bundle.MEMBERS}, BundleFormatError, "JSON")
@@ -153,7 +164,9 @@ def test_a_model_that_the_bundle_does_not_have(path: Path) -> None:
         read_bundle(path).model("detector")
 
 
-def test_the_same_members_give_the_same_bytes_in_another_place_order_time_zone_and_locale(path: Path, tmp_path: Path) -> None:
+def test_the_same_members_give_the_same_bytes_in_another_place_order_time_zone_and_locale(
+    path: Path, tmp_path: Path
+) -> None:
     code = (
         "import sys; from pathlib import Path; import small_bundle; from edge_vad.bundle import write_bundle\n"
         "members = dict(reversed(small_bundle.MEMBERS.items()))\n"

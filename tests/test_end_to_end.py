@@ -114,7 +114,12 @@ def test_the_same_footage_gives_the_same_bytes_in_another_process_place_and_time
         environment = {**os.environ, "TZ": zone, "LC_ALL": ("C", "C.UTF-8")[number], "PYTHONHASHSEED": str(number + 1)}
         command = [sys.executable, "-c", "import sys; from edge_vad.cli import main; sys.exit(main())"]
         command += ["build", "--normal", "footage", "--out", "site.evb"]
-        made.append((subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE), folder))
+        made.append(
+            (
+                subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE),
+                folder,
+            )
+        )
     for process, _ in made:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said.decode()
@@ -143,7 +148,9 @@ def test_fp32_gives_close_scores(street: Path, lite0: Path, clip_scores: np.ndar
     assert np.abs(scores - clip_scores).max() < 0.6  # thresholds read off 48 s of footage differ more than features do
 
 
-def test_half_of_a_clip_scores_as_the_whole_clip_does(street: Path, street_bundle: Path, clip_scores: np.ndarray, tmp_path: Path) -> None:
+def test_half_of_a_clip_scores_as_the_whole_clip_does(
+    street: Path, street_bundle: Path, clip_scores: np.ndarray, tmp_path: Path
+) -> None:
     frames = sorted((street / "testing" / "frames" / "03").iterdir())[:60]
     for path in frames:
         shutil.copy(path, tmp_path)

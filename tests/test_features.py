@@ -67,7 +67,8 @@ def test_split_pooling_averages_neighbouring_channels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "wanted"), [("last", [5.0, 2.0]), ("average", [3.0, 4.0]), ("maximum", [5.0, 9.0]), ("average+maximum", [8.0, 13.0])]
+    ("kind", "wanted"),
+    [("last", [5.0, 2.0]), ("average", [3.0, 4.0]), ("maximum", [5.0, 9.0]), ("average+maximum", [8.0, 13.0])],
 )
 def test_temporal_pooling_by_hand(kind: str, wanted: list[float]) -> None:
     clip = [np.array(values, np.float32) for values in ([1, 9], [3, 1], [5, 2])]
@@ -76,7 +77,12 @@ def test_temporal_pooling_by_hand(kind: str, wanted: list[float]) -> None:
 
 def test_temporal_pooling_of_one_frame() -> None:
     one = [np.array([2.0], np.float32)]
-    assert [temporal_pooling(one, k).tolist() for k in ("last", "average", "maximum", "average+maximum")] == [[2], [2], [2], [4]]
+    assert [temporal_pooling(one, k).tolist() for k in ("last", "average", "maximum", "average+maximum")] == [
+        [2],
+        [2],
+        [2],
+        [4],
+    ]
 
 
 def test_spatial_patches_are_means_of_every_window() -> None:
@@ -98,7 +104,10 @@ def test_temporal_patches_are_equations_5_and_6() -> None:
     for pooling, reduce in (("average", np.mean), ("maximum", np.max)):
         found = temporal_patches(now, before, pooling)  # type: ignore[arg-type]
         assert found.shape == (2, 1, 4)
-        wanted = [[reduce([abs(now[n, y, x, c] - before[n, y, x, c]) for y in range(3) for x in range(3)]) for c in range(4)] for n in range(2)]
+        wanted = [
+            [reduce([abs(now[n, y, x, c] - before[n, y, x, c]) for y in range(3) for x in range(3)]) for c in range(4)]
+            for n in range(2)
+        ]
         np.testing.assert_allclose(found[:, 0], wanted, rtol=1e-5)
     assert not temporal_patches(now, now, "average").any()
 

@@ -12,7 +12,9 @@ def test_the_line_of_the_footage_is_found_among_merged_blobs() -> None:
     generator = np.random.default_rng(0)
     feet = generator.uniform(40, 240, 2000)
     single = 10 + 0.25 * feet
-    heights = single * np.where(generator.random(2000) < 0.3, generator.uniform(1.3, 2.5, 2000), generator.normal(1, 0.05, 2000))
+    heights = single * np.where(
+        generator.random(2000) < 0.3, generator.uniform(1.3, 2.5, 2000), generator.normal(1, 0.05, 2000)
+    )
     fitted = fit_perspective(feet, heights, 240)
     for row in (60, 150, 230):
         assert fitted.height(np.array(row)) == pytest.approx(10 + 0.25 * row, rel=0.06)

@@ -53,7 +53,9 @@ def test_a_window_of_whole_pixels_is_those_pixels() -> None:
 def test_outside_the_picture_its_edge_continues() -> None:
     outside = windows(PLANE, np.array([[-20, 5, -10, 6]], np.float32), 4, 1)[0]
     np.testing.assert_allclose(outside, PLANE[5, 0], atol=0.01)
-    assert np.array_equal(crops(IMAGE, np.array([[-20, -20, -10, -10]], np.float32), 2, 2)[0], np.broadcast_to(IMAGE[0, 0], (2, 2, 3)))
+    assert np.array_equal(
+        crops(IMAGE, np.array([[-20, -20, -10, -10]], np.float32), 2, 2)[0], np.broadcast_to(IMAGE[0, 0], (2, 2, 3))
+    )
 
 
 def test_no_boxes_give_no_windows() -> None:

@@ -56,7 +56,9 @@ def still_frames(image: UInt8, n: int, fps: float = 10.0) -> list[Frame]:
     return [Frame(image, np.ascontiguousarray(image[..., 1]), i / fps, i) for i in range(n)]
 
 
-def model(nodes: Sequence[Any], weights: dict[str, np.ndarray], inputs: dict[str, Sequence[Any]], outputs: dict[str, Sequence[Any]]) -> bytes:
+def model(
+    nodes: Sequence[Any], weights: dict[str, np.ndarray], inputs: dict[str, Sequence[Any]], outputs: dict[str, Sequence[Any]]
+) -> bytes:
     """ONNX bytes of a graph of float32 values; shapes may hold names."""
     graph = helper.make_graph(
         list(nodes),

@@ -362,7 +362,9 @@ def test_a_bundle_into_a_place_that_cannot_be_written(cli: Cli, footage: Path, t
     refused(cli(*tiny.build_arguments(footage, out, tiny_encoder)), out, "cannot be written")
 
 
-def test_a_full_disk_leaves_the_old_bundle(cli: Cli, footage: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_full_disk_leaves_the_old_bundle(
+    cli: Cli, footage: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     out = tmp_path / "out" / "site.evb"
     out.parent.mkdir()
     out.write_bytes(b"the old one")

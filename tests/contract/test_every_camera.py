@@ -63,7 +63,11 @@ def test_colours_are_rgb_and_luma_is_theirs(source: str) -> None:
     true = tiny.clip_frames(1, anomalies="all" if source.startswith("synthetic") else "none")[0]
     with open_camera(source) as camera:
         frame = next(camera.frames())
-    assert np.abs(frame.image.astype(int) - true.image).mean() < 4 < np.abs(frame.image[..., ::-1].astype(int) - true.image).mean()
+    assert (
+        np.abs(frame.image.astype(int) - true.image).mean()
+        < 4
+        < np.abs(frame.image[..., ::-1].astype(int) - true.image).mean()
+    )
     weighted = frame.image @ np.array([0.299, 0.587, 0.114])
     assert np.abs(weighted - frame.luma).max() <= 1
 

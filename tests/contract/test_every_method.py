@@ -33,7 +33,9 @@ def method(request: pytest.FixtureRequest, tiny_bundle: Path) -> Method:
 
 
 def same(a: Observation, b: Observation) -> bool:
-    return a.regions == b.regions and all(np.array_equal(a.components[n], b.components[n], equal_nan=True) for n in a.components)
+    return a.regions == b.regions and all(
+        np.array_equal(a.components[n], b.components[n], equal_nan=True) for n in a.components
+    )
 
 
 def test_components_keep_their_names_and_become_known(method: Method) -> None:

@@ -33,9 +33,7 @@ def refused(path: Path, names: list[str]) -> str:
 
 
 def test_json_by_clip_name_with_byte_order_mark(tmp_path: Path) -> None:
-    text = (
-        '\ufeff{"02": {"frames": 9, "anomalous_1based": []}, "01": {"frames": 5, "anomalous_1based": [[2, 3], [5, 5]]}}'
-    )
+    text = '\ufeff{"02": {"frames": 9, "anomalous_1based": []}, "01": {"frames": 5, "anomalous_1based": [[2, 3], [5, 5]]}}'
     labels = read_labels(write(tmp_path / "labels.json", text), ["01", "02"])
     assert labels == {"01": ClipLabel(((2, 3), (5, 5)), 5), "02": ClipLabel((), 9)}
 

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from edge_vad.converters.build import WEIGHTS, BuildSettings, build
+from edge_vad.converters.build import build
+from edge_vad.converters.settings import WEIGHTS, BuildSettings
 from numpy.typing import NDArray
 from pasted import KINDS, paste, sprites
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from edge_vad import archive
-from edge_vad.errors import BundleFormatError, BundleIntegrityError, BundleVersionError, OutputError
+from edge_vad.errors import BundleFormatError, BundleIntegrityError, BundleVersionError
+from edge_vad.files import write_atomically
 from edge_vad.types import Float32
 from edge_vad.vectors import expand
 
@@ -134,23 +133,6 @@ def write_bundle(path: Path, members: Mapping[str, bytes], description: Mapping[
     ordered = {MANIFEST: canonical_json(manifest), **{name: members[name] for name in sorted(members)}}
     write_atomically(path, archive.pack(ordered))
     return Bundle(manifest, ordered)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file beside ``path``, sync it and rename it over; OutputError with nothing left behind."""
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror}; choose another place or free some space") from error
 
 
 def read_bundle(path: str | Path) -> Bundle:

@@ -10,14 +10,17 @@ from collections.abc import Sequence
 
 from edge_vad.errors import EdgeVadError, did_you_mean
 
-COMMANDS = {
-    "demo": "convert a generated street, run it and write the report: the main job in minutes",
-    "build": "normal footage in, bundle out",
-    "evaluate": "score labelled footage: AUC, false alarms, speed, an HTML report",
-    "run": "alarms on a stream, as JSON lines",
-    "encoder": "export | quantize: the encoder steps of build, alone",
-    "bundle": "inspect | verify: what is in a bundle, and whether it is whole",
-    "profiles": "the devices that edge-vad knows",
+COMMANDS = {  # verb: (module, one line of help)
+    "demo": (
+        "edge_vad.converters.demo_command",
+        "convert a generated street, run it, report: the main job in minutes",
+    ),
+    "build": ("edge_vad.converters.build_command", "normal footage in, bundle out"),
+    "evaluate": ("edge_vad.commands.evaluate", "score labelled footage: AUC, false alarms, speed, an HTML report"),
+    "run": ("edge_vad.commands.run", "alarms on a stream, as JSON lines"),
+    "encoder": ("edge_vad.converters.encoder_command", "export | quantize: the encoder steps of build, alone"),
+    "bundle": ("edge_vad.commands.bundle", "inspect | verify: what is in a bundle, and whether it is whole"),
+    "profiles": ("edge_vad.commands.profiles", "the devices that edge-vad knows"),
 }
 EXIT_ERROR, EXIT_USAGE = 1, 2
 
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(verb: str, arguments: list[str], verbose: bool) -> int:
     try:
-        command = importlib.import_module(f"edge_vad.commands.{verb}")
+        command = importlib.import_module(COMMANDS[verb][0])
         return int(command.main(arguments))
     except EdgeVadError as error:
         if verbose:
@@ -71,6 +74,6 @@ def _print_help() -> None:
         "edge-vad build --normal footage/ --out site.evb     # then: edge-vad run --bundle site.evb --source clip.mp4",
         "",
     ]
-    lines += [f"  {verb:<10} {text}" for verb, text in COMMANDS.items()]
+    lines += [f"  {verb:<10} {text}" for verb, (_, text) in COMMANDS.items()]
     lines += ["", "edge-vad VERB --help says more of each. -v shows what goes on, and tracebacks.", ""]
     sys.stdout.write("\n".join(lines))

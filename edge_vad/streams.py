@@ -284,7 +284,9 @@ class Extractor:
         size = (frame.image.shape[1], frame.image.shape[0])
         if size != self._settings.image_size:
             wanted = "{}x{}".format(*self._settings.image_size)
-            raise SourceError(f"frames of {size[0]}x{size[1]} pixels, but the bundle was built for {wanted}; build one for this camera")
+            raise SourceError(
+                f"frames of {size[0]}x{size[1]} pixels, the bundle was built for {wanted}; build one for this camera"
+            )
         watch = Stopwatch()
         with watch("motion"):
             image = decimate(frame.image, self._settings.factor)

@@ -103,5 +103,5 @@ def test_too_many_members_are_refused() -> None:
 def test_a_header_that_claims_more_than_there_is_is_refused() -> None:
     data = bytearray(archive.pack(MEMBERS))
     data[18:22] = data[22:26] = (2**31).to_bytes(4, "little")
-    with pytest.raises(BundleFormatError, match="cut off inside 'manifest.json'"):
+    with pytest.raises(BundleFormatError, match=r"cut off inside 'manifest.json'"):
         archive.unpack(bytes(data), "x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
 def test_standard_output_gets_one_line_and_stays_open(location: str, capsys: pytest.CaptureFixture[str]) -> None:
     with JsonLines(location) as sink:
         sink.write(EVENT)
-    print("still open")
+    sys.stdout.write("still open\n")
     first, second = capsys.readouterr().out.splitlines()
     assert json.loads(first)["kind"] == "end" and second == "still open"
 

@@ -34,7 +34,7 @@ def test_a_moving_square_is_found_where_it_is() -> None:
     true = np.array([[72, 40, 92, 80]], np.float32)
     assert intersection(boxes, true).max() > 0.5 * 20 * 40
     ys, xs = np.nonzero(moving)
-    assert 40 <= CELL * ys.min() and CELL * ys.max() < 80 and CELL * xs.max() < 94
+    assert CELL * ys.min() >= 40 and CELL * ys.max() < 80 and CELL * xs.max() < 94
 
 
 def test_a_still_picture_has_no_motion() -> None:

@@ -35,7 +35,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_unknown_name_names_the_nearest() -> None:
-    with pytest.raises(PluginError, match="no camera named 'opncv' .did you mean 'opencv'"):
+    with pytest.raises(PluginError, match=r"no camera named 'opncv' .did you mean 'opencv'"):
         load("cameras", "opncv", Camera)
 
 

@@ -24,7 +24,9 @@ class VideoFile(Camera):
             raise SourceError(f"{location}: no such video file")
         self._capture = self._cv2.VideoCapture(str(self._path))
         if not self._capture.isOpened():
-            raise SourceError(f"{location}: not a readable video (damaged, truncated, or an unknown codec); copy it again or convert it")
+            raise SourceError(
+                f"{location}: not a readable video (damaged, truncated or an unknown codec); copy or convert it"
+            )
         stated = float(self._capture.get(self._cv2.CAP_PROP_FPS))
         self.fps = fps or (stated if 0 < stated <= 1000 else FALLBACK_FPS)
         count = int(self._capture.get(self._cv2.CAP_PROP_FRAME_COUNT))

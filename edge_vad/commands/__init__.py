@@ -1,1 +1,1 @@
-"""One file per verb of the command line; each has ``main(arguments) -> exit code``."""
+"""One file per verb that devices use; offline verbs lie beside the converters. Each has ``main(arguments) -> exit code``."""

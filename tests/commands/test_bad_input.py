@@ -181,7 +181,7 @@ def test_a_text_file_is_no_bundle(cli: Cli, tmp_path: Path) -> None:
 def test_a_flipped_byte_in_every_member(cli: Cli, tiny_bundle: Path, tmp_path: Path) -> None:
     whole = tiny_bundle.read_bytes()
     members = read_bundle(tiny_bundle).members
-    for name, data in members.items():
+    for data in members.values():
         at = whole.index(data) + len(data) // 2
         path = tmp_path / "flipped.evb"
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import tiny
-
 from edge_vad.converters.encoders import METADATA, EncoderSpec, OnnxEncoder, cosine, features, load_encoder, quantize
+
 from edge_vad.errors import EncoderError
 
 NETWORK = """
@@ -84,7 +84,7 @@ def test_the_same_module_gives_the_same_bytes(factory: str, exported: OnnxEncode
 
 
 def test_a_tap_that_the_module_does_not_have(factory: str) -> None:
-    with pytest.raises(EncoderError, match="no part named 'bdy' .did you mean 'body'"):
+    with pytest.raises(EncoderError, match=r"no part named 'bdy' .did you mean 'body'"):
         load_encoder(factory, EncoderSpec(("stem", "bdy")))
 
 
@@ -113,7 +113,7 @@ def test_an_inner_value_can_be_a_tap_and_what_is_behind_the_last_is_cut_off(tiny
 
 
 def test_a_foreign_file_without_the_taps_names_the_nearest(tiny_encoder: Path) -> None:
-    with pytest.raises(EncoderError, match="no output or inner value named 'corse' .did you mean 'coarse'"):
+    with pytest.raises(EncoderError, match=r"no output or inner value named 'corse' .did you mean 'coarse'"):
         load_encoder(str(tiny_encoder), EncoderSpec(("fine", "corse")))
 
 
@@ -126,7 +126,7 @@ def test_metadata_of_another_tool_is_refused_by_key(tiny_encoder: Path, tmp_path
     model = onnx.load_model_from_string(tiny_encoder.read_bytes())
     onnx.helper.set_model_props(model, {METADATA: '{"taps": ["fine"], "meen": [1, 2, 3]}'})
     (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(EncoderError, match="unknown key 'meen' .did you mean 'mean'"):
+    with pytest.raises(EncoderError, match=r"unknown key 'meen' .did you mean 'mean'"):
         load_encoder(str(tmp_path / "x.onnx"))
     onnx.helper.set_model_props(model, {METADATA: "{"})
     (tmp_path / "x.onnx").write_bytes(model.SerializeToString())

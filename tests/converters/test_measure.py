@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from edge_vad.converters.measure import measure_perspective, measure_speed, noise_threshold, working_factor
+
 from edge_vad.motion import MotionSettings
 from edge_vad.perspective import Perspective
 from edge_vad.types import Frame

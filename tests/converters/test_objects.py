@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 import tiny
+from edge_vad.converters.objects import load_object_detector
 from onnx import helper
 
 from edge_vad.backends import Backend
-from edge_vad.converters.objects import load_object_detector
 from edge_vad.errors import EncoderError
 from edge_vad.object_detector import ObjectDetector
 from edge_vad.plugins import load

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_vad.converters.build import build
+from edge_vad.converters.settings import BuildSettings
+
 from edge_vad.cameras import open_camera
 from edge_vad.cameras.synthetic import write_dataset
 from edge_vad.commands import evaluate as evaluation
@@ -31,8 +34,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--view", type=int, default=0, choices=range(5), help="viewpoint of the generated camera")
     add_profile(parser)
     options = parser.parse_args(arguments)
-    from edge_vad.converters.build import BuildSettings, build
-
     profile = profile_of(options)
     out = fresh_folder(options.out)
     log.info("1/4 generate a street: %d normal clips, %d with something unusual, %g s each", N_NORMAL, N_TEST, SECONDS)

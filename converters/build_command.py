@@ -9,6 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edge_vad.converters.build import build
+from edge_vad.converters.encoders import BUILT_IN, EncoderSpec
+from edge_vad.converters.settings import BuildSettings
+
 from edge_vad.commands.options import Parser, add_profile, profile_of
 from edge_vad.errors import ProfileError
 from edge_vad.evaluation.datasets import normal_clips
@@ -40,8 +44,6 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="every build setting (docs/build.md)")
     options = parser.parse_args(arguments)
-    from edge_vad.converters.build import build
-
     profile = profile_of(options)
     settings = _settings(options, profile)
     start = time.monotonic()
@@ -65,11 +67,8 @@ def clips_of(paths: Sequence[str]) -> list[Clip]:
     return clips
 
 
-def _settings(options: Any, profile: Profile) -> Any:
+def _settings(options: Any, profile: Profile) -> BuildSettings:
     """Flags over the configuration file over the profile."""
-    from edge_vad.converters.build import BuildSettings
-    from edge_vad.converters.encoders import BUILT_IN, EncoderSpec
-
     values: dict[str, Any] = {
         "precision": profile.build.precision,
         "ratio": profile.build.ratio,

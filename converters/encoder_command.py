@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from edge_vad.converters.encoders import BUILT_IN, EncoderSpec, load_encoder, quantize
 
-from edge_vad.bundle import write_atomically
 from edge_vad.cameras import open_camera
 from edge_vad.commands.options import Parser
+from edge_vad.files import check_writable, write_atomically
 from edge_vad.footage import find_clips
 from edge_vad.sampling import crops
 from edge_vad.types import UInt8
@@ -37,9 +38,6 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if options.action == "quantize" and not options.calibration:
         parser.error("quantize needs --calibration PATH, normal footage")
-    from edge_vad.converters.build import check_writable
-    from edge_vad.converters.encoders import load_encoder, quantize
-
     check_writable(options.out)
     encoder = load_encoder(options.encoder, _spec(options))
     told = f"taps {', '.join(encoder.preprocessing.taps)}"
@@ -74,10 +72,8 @@ def _three(text: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _spec(options: Any) -> Any:
+def _spec(options: Any) -> EncoderSpec | None:
     """An encoder description from the flags; None when they say nothing."""
-    from edge_vad.converters.encoders import BUILT_IN, EncoderSpec
-
     given = {key: getattr(options, key) for key in ("mean", "std", "multiple", "fixed_size") if getattr(options, key)}
     if not options.taps and not given:
         return None

@@ -1,0 +1,65 @@
+"""What `edge-vad build` can be told, and the defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edge_vad.converters.encoders import EncoderSpec
+
+from edge_vad.errors import did_you_mean
+from edge_vad.events import EventSettings
+from edge_vad.streams import COMPONENTS, OBJECT_PREFIX, GlobalSettings, LocalSettings
+from edge_vad.vectors import VectorType
+
+# Chosen on events pasted into normal footage and on generated streets, never on a benchmark's labels: the table and its
+# command are in benchmarks/README.md. The high-level memory did not help there; `weights: {highlevel: 0.25}` turns it on.
+WEIGHTS = {"spatial": 1.0, "temporal": 0.5, "velocity": 1.0, "speed": 1.0, "highlevel": 0.0}
+OBJECT_SHARE = 0.5  # weight of a detector box's component, as part of its motion twin's
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """What `edge-vad build` can be told; a YAML file (--config) has the same keys.
+
+    weights: component -> weight in the score; 0 leaves the component and its bank out (object_NAME: of detector boxes,
+    half of NAME's where not given). window_s: seconds that the score
+    is averaged over. budget_per_hour: false alarms that the threshold is set for.
+    """
+
+    encoder_name: str = "efficientnet_lite0"
+    encoder: EncoderSpec | None = None
+    detector: str | None = None
+    precision: Literal["int8", "fp32"] = "int8"
+    ratio: float = 0.01
+    vectors: VectorType = "fp16"
+    stride: int = 2
+    fps: float | None = None
+    weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
+    local: LocalSettings = field(default_factory=LocalSettings)
+    highlevel: GlobalSettings = field(default_factory=GlobalSettings)
+    window_s: float = 0.9
+    budget_per_hour: float = 1.0
+    events: EventSettings = field(default_factory=EventSettings)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio <= 1:
+            raise ValueError(f"ratio must lie in 0..1 (0.01 to 0.10 is usual), not {self.ratio}")
+        if self.stride < 1 or self.budget_per_hour <= 0 or self.window_s <= 0:
+            raise ValueError("stride, budget_per_hour and window_s must be positive")
+        for name in self.weights:
+            if name.removeprefix(OBJECT_PREFIX) not in COMPONENTS:
+                raise ValueError(f"weights: unknown component {name!r}{did_you_mean(name, COMPONENTS)}")
+        if not any(weight > 0 for weight in self.weights.values()):
+            raise ValueError("weights: at least one component needs a weight above 0")
+
+    def weight(self, component: str) -> float:
+        """Weight of a component; an object component without one has OBJECT_SHARE of its motion twin's."""
+        twin = self.weights.get(component.removeprefix(OBJECT_PREFIX), 0.0)
+        return self.weights.get(component, OBJECT_SHARE * twin if component.startswith(OBJECT_PREFIX) else 0.0)
+
+
+def scored_components(settings: BuildSettings) -> tuple[str, ...]:
+    """The components with a weight above 0, those of detector boxes behind the others."""
+    names = (*COMPONENTS, *(OBJECT_PREFIX + name for name in COMPONENTS if name != "highlevel"))
+    return tuple(name for name in names if settings.weight(name) > 0)

@@ -149,6 +149,7 @@ class LocalStream:
         self._boxes = np.zeros((0, 4), dtype=np.float32)
         self._maps: list[list[Float32]] = []  # per region its track's feature maps, oldest first
         self._velocities: list[list[Float32]] = []
+        self._n_measured = 0  # frames whose speeds were measured: no track can be longer
 
     def update(
         self,
@@ -164,19 +165,24 @@ class LocalStream:
         with watch("velocity"):
             velocity = velocities(luma, past, boxes, Search(self._settings.motion.max_speed))
             before = link(boxes, self._boxes, velocity, timestamp - self._timestamp)
-            self._follow(before, velocity)
+            self._follow(before, velocity if past else None)
         maps = self._encode(image, boxes, watch)
         with watch("features"):
             tracks = [[*(self._maps[j] if j >= 0 else []), maps[i]][-self._length :] for i, j in enumerate(before)]
-            age = np.array([len(v) for v in self._velocities], dtype=np.int64)
+            age = np.array([len(t) for t in tracks], dtype=np.int64)
             found = LocalFeatures(boxes, confidence, age, bool(past), before >= 0, self._speed())
             self._describe(found, tracks)
         self._timestamp, self._boxes, self._maps = timestamp, boxes, tracks
         return found
 
-    def _follow(self, before: np.ndarray, velocity: Float32) -> None:
+    def _follow(self, before: np.ndarray, velocity: Float32 | None) -> None:
+        """Continue the tracks; without a past to measure against (None) they begin empty."""
         old = self._velocities
-        self._velocities = [[*(old[j] if j >= 0 else []), velocity[i]][-self._length :] for i, j in enumerate(before)]
+        self._n_measured += velocity is not None
+        self._velocities = [
+            [*(old[j] if j >= 0 else []), *([] if velocity is None else [velocity[i]])][-self._length :]
+            for i, j in enumerate(before)
+        ]
 
     def _encode(self, image: UInt8, boxes: Float32, watch: Stopwatch) -> list[Float32]:
         """One feature map (h, w, c) per region; none where no component needs them."""
@@ -207,18 +213,20 @@ class LocalStream:
             found.rows["velocity"] = self._velocity_rows()[:, None]
 
     def _speed(self) -> Float32:
-        """Geometric mean speed over each track, (n,); a track shorter than the clip is filled up with the usual speed."""
+        """Geometric mean speed over each track, (n,); what a track lacks of the clip is filled up with the usual speed."""
         usual = self._settings.motion.usual_speed
         floor = 0.04 * usual
+        length = max(1, min(self._length, self._n_measured))
         logs = [
-            sum(np.log(np.hypot(*v) + floor) for v in track) + (self._length - len(track)) * np.log(usual)
+            sum(np.log(np.hypot(*v) + floor) for v in track) + (length - len(track)) * np.log(usual)
             for track in self._velocities
         ]
-        return np.exp(np.array(logs, dtype=np.float32) / self._length)
+        return np.exp(np.array(logs, dtype=np.float32) / length)
 
     def _velocity_rows(self) -> Float32:
         """Motion descriptors (n, 3): median velocity over the track and, doubled, its magnitude."""
-        median = np.stack([np.median(track, axis=0) for track in self._velocities]).astype(np.float32)
+        tracks = [track or [np.zeros(2, dtype=np.float32)] for track in self._velocities]
+        median = np.stack([np.median(track, axis=0) for track in tracks]).astype(np.float32)
         return np.concatenate([median, 2 * np.linalg.norm(median, axis=1, keepdims=True)], axis=1)
 
 

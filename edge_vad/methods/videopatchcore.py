@@ -17,9 +17,13 @@ from edge_vad.errors import BundleFormatError
 from edge_vad.features import Encoder
 from edge_vad.methods.base import Method, Observation
 from edge_vad.object_detector import ObjectDetector
-from edge_vad.streams import COMPONENTS, Extractor, FrameFeatures, LocalFeatures, Settings, Stopwatch
+from edge_vad.streams import COMPONENTS, OBJECT_PREFIX, Extractor, FrameFeatures, LocalFeatures, Settings, Stopwatch
 from edge_vad.strict import from_plain
 from edge_vad.types import Float32, Frame, Region
+
+
+# Detector boxes show an object in the very first frame; all else needs a frame to compare with.
+APPEARS_AT_ONCE = OBJECT_PREFIX + "spatial"
 
 
 class BankSearch:
@@ -43,7 +47,7 @@ class BankSearch:
             if features.highlevel is not None and "highlevel" in self._banks:
                 self._highlevel = float(self._banks["highlevel"].search(features.highlevel[None])[0][0, 0])
         components = {
-            name: float(values.max(initial=0.0)) if features.local[prefix].known else np.nan
+            name: float(values.max(initial=0.0)) if features.local[prefix].known or name == APPEARS_AT_ONCE else np.nan
             for prefix, named in scores.items()
             for name, values in named.items()
         }

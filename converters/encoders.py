@@ -26,6 +26,8 @@ from edge_vad.plugins import load, require
 from edge_vad.strict import from_plain, to_plain
 from edge_vad.types import Float32, UInt8
 
+log = logging.getLogger(__name__)
+
 METADATA = "edge_vad.encoder"
 OPSET = 18
 MIN_EXPORT_COSINE = 0.9999
@@ -146,6 +148,8 @@ def _from_file(path: Path, spec: EncoderSpec | None) -> OnnxEncoder:
             f"{path}: says nothing of its taps and preprocessing; name them with --taps or 'encoder:' in --config "
             f"(outputs: {', '.join(names)})"
         )
+    if spec is not None and stored is None:
+        log.info("%s: pixels enter it as (pixel - %s) / %s, %s", path.name, spec.mean, spec.std, spec.colour_order)
     try:
         spec = spec or from_plain(EncoderSpec, json.loads(str(stored)), f"{path}: metadata", EncoderError)
     except ValueError as error:
@@ -186,7 +190,7 @@ def quantize(encoder: OnnxEncoder, batches: Iterable[UInt8]) -> tuple[OnnxEncode
     quantization = require("onnxruntime.quantization", "onnxruntime", "INT8 quantisation")
     pictures = list(batches)
     if not pictures:
-        raise EncoderError("no calibration pictures: nothing moves in the normal footage; use --precision fp32")
+        raise EncoderError("no calibration pictures: nothing moves in the normal footage; film while it is in use")
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined]
         def __init__(self) -> None:

@@ -74,16 +74,23 @@ class Scorer:
     def __init__(self, calibration: Calibration) -> None:
         self._calibration = calibration
         self._window: deque[tuple[float, float]] = deque()
+        self._start_s: float | None = None
 
     def reset(self) -> None:
         """Forget the past after a gap in the stream."""
         self._window.clear()
+        self._start_s = None
+
+    def is_warm(self, timestamp: float) -> bool:
+        """Whether a full window has passed since the stream began: no event starts before."""
+        return self._start_s is not None and timestamp - self._start_s >= self._calibration.window_s - 1e-6
 
     def update(self, timestamp: float, components: Mapping[str, float]) -> tuple[float, dict[str, float]]:
         """Anomaly score of a frame and each component's share, in standard deviations above normal.
 
         A component that is not known yet counts as usual (0). Before anything is known the score is that of a usual frame.
         """
+        self._start_s = timestamp if self._start_s is None else self._start_s
         shares = {n: 0.0 if np.isnan(v) else float(self._calibration.standardise(n, v)) for n, v in components.items()}
         if not all(np.isnan(v) for v in components.values()):
             self._window.append((timestamp, sum(shares.values())))
@@ -107,9 +114,11 @@ def calibrate(
     """
     components = {name: _statistics([clip[name] for _, clip in footage], weights[name]) for name in footage[0][1]}
     unscaled = Calibration(components, window_s, 0.0, Tail(0, 1, 1, budget_per_hour, 1.0, 1.0, 1.0, 0))
-    smoothed = [_smoothed(unscaled, times, raw) for times, raw in footage]
-    durations = [float(times[-1] - times[0]) + _period(times) for times, _ in footage]
-    tail = _fit_tail(smoothed, [t for t, _ in footage], durations, window_s, budget_per_hour, seed)
+    warm = [_warm(times, window_s) for times, _ in footage]
+    smoothed = [_smoothed(unscaled, times, raw)[kept] for (times, raw), kept in zip(footage, warm, strict=True)]
+    moments = [times[kept] for (times, _), kept in zip(footage, warm, strict=True)]
+    durations = [float(times[-1] - times[0]) + _period(times) for times in moments]
+    tail = _fit_tail(smoothed, moments, durations, window_s, budget_per_hour, seed)
     return Calibration(components, window_s, float(np.median(np.concatenate(smoothed))), tail)
 
 
@@ -130,6 +139,13 @@ def _smoothed(
     scorer = Scorer(calibration)
     rows = [scorer.update(float(t), {n: float(v[i]) for n, v in raw.items()})[0] for i, t in enumerate(times)]
     return np.array(rows)
+
+
+def _warm(times: NDArray[np.float64], window_s: float) -> NDArray[np.bool_]:
+    """Frames of a clip whose full window has passed; all where none has. A stream starts once, a training set often:
+    the few frames that rest on less would set the threshold for all others."""
+    warm = times - times[0] >= window_s - 1e-6
+    return warm if warm.any() else np.ones(len(times), dtype=bool)
 
 
 def _period(times: NDArray[np.float64]) -> float:

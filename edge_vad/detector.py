@@ -11,11 +11,11 @@ from edge_vad.anomaly_map import anomaly_map
 from edge_vad.backends.base import Backend
 from edge_vad.bundle import Bundle, read_bundle
 from edge_vad.calibration import Calibration, Scorer
-from edge_vad.errors import BundleFormatError
+from edge_vad.errors import BundleFormatError, did_you_mean
 from edge_vad.events import EventSettings, EventTracker
 from edge_vad.golden import check_golden
 from edge_vad.methods.base import Method, Observation
-from edge_vad.plugins import load
+from edge_vad.plugins import available, load
 from edge_vad.profile import Profile, load_profile
 from edge_vad.strict import from_plain
 from edge_vad.types import Event, Frame, Region, Result
@@ -55,6 +55,10 @@ class Detector:
             profile = load_profile(profile)
         inference = profile.inference
         backend = load("backends", inference.backend, Backend)
+        if bundle.method not in available("methods"):  # a bundle never names code of its own to import
+            raise BundleFormatError(
+                f"the bundle's method {bundle.method!r} is unknown{did_you_mean(bundle.method, available('methods'))}"
+            )
         kind = load("methods", bundle.method, Method)
         method = kind.open(bundle, backend, threads=inference.threads, device=inference.device, bank=inference.bank)
         if self_test:
@@ -78,7 +82,9 @@ class Detector:
         start = time.thread_time_ns()
         score, components = self._scorer.update(frame.timestamp, observation.components)
         regions = self._score_regions(observation)
-        events = self._tracker.update(frame.index, frame.timestamp, score, components, _above(regions))
+        events: list[Event] = []
+        if self._scorer.is_warm(frame.timestamp):
+            events = self._tracker.update(frame.index, frame.timestamp, score, components, _above(regions))
         picture = anomaly_map(frame.image.shape[:2], regions, observation.maps)
         stage_ms = {**observation.stage_ms, "scoring": (time.thread_time_ns() - start) / 1e6}
         self._last = Result(frame.index, frame.timestamp, score, components, regions, picture, tuple(events), stage_ms)

@@ -21,7 +21,6 @@ from edge_vad.streams import COMPONENTS, OBJECT_PREFIX, Extractor, FrameFeatures
 from edge_vad.strict import from_plain
 from edge_vad.types import Float32, Frame, Region
 
-
 # Detector boxes show an object in the very first frame; all else needs a frame to compare with.
 APPEARS_AT_ONCE = OBJECT_PREFIX + "spatial"
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from edge_vad.converters.encoders import load_encoder, quantize
+from edge_vad.converters.encoders import OnnxEncoder, features, load_encoder, quantize
 from edge_vad.converters.memory import bank_names, cross_fit, extract, memorise
 from edge_vad.converters.normal_footage import calibration_pictures, inspect_footage, measure
 from edge_vad.converters.objects import load_object_detector
@@ -20,11 +20,13 @@ from edge_vad.converters.packing import bundle_members, describe_bundle, golden_
 from edge_vad.converters.settings import BuildSettings, scored_components
 
 from edge_vad.bundle import GOLDEN, Bundle, write_bundle
-from edge_vad.errors import SourceError
+from edge_vad.errors import BackendError, ProfileError, SourceError
+from edge_vad.features import local_features, spatial_patches
 from edge_vad.files import check_writable
 from edge_vad.footage import Clip
 from edge_vad.object_detector import ObjectSettings
 from edge_vad.progress import progress
+from edge_vad.streams import Settings
 from edge_vad.vectors import compress
 
 log = logging.getLogger(__name__)
@@ -35,8 +37,10 @@ def build(clips: Sequence[Clip], out: Path, settings: BuildSettings, name: str |
     check_writable(out)
     size, fps = inspect_footage(clips, settings.fps)
     log.info("%d clips, %d x %d pixels, %g frames per second", len(clips), *size, fps)
-    fp32 = load_encoder(settings.encoder_name, settings.encoder)
+    changes = {"taps": settings.taps} if settings.taps else {}
+    fp32 = load_encoder(settings.encoder_name, settings.encoder, **changes)
     scene = measure(clips, settings, size, fps, fp32.preprocessing)
+    check_local(scene, fp32)
     encoder, similarity = fp32, 1.0
     if settings.precision == "int8":
         encoder, similarity = quantize(fp32, calibration_pictures(clips, scene, settings.fps))
@@ -57,3 +61,14 @@ def build(clips: Sequence[Clip], out: Path, settings: BuildSettings, name: str |
     members[GOLDEN] = golden_member(clips[0], scene, models, stored, settings.fps)
     description = describe_bundle(name or out.stem, scene, settings, models, stored, similarity, parts, encoder, len(clips))
     return write_bundle(out, members, description)
+
+
+def check_local(scene: Settings, encoder: OnnxEncoder) -> None:
+    """ProfileError where the local stream's settings do not fit the encoder, before minutes of work."""
+    local = scene.local
+    crop = np.zeros((1, local.crop, local.crop, 3), dtype=np.uint8)
+    try:
+        maps = local_features(features(encoder.model, encoder.preprocessing, crop), local.split_channels)
+        spatial_patches(maps, local.spatial_kernel, local.margin)
+    except (ValueError, BackendError) as error:
+        raise ProfileError(f"local: crops of {local.crop} pixels do not fit the encoder: {error}") from error

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edge_vad.converters.build import build
-from edge_vad.converters.encoders import BUILT_IN, EncoderSpec
 from edge_vad.converters.settings import BuildSettings
 
 from edge_vad.commands.options import Parser, add_profile, profile_of
@@ -89,11 +87,7 @@ def _settings(options: Any, profile: Profile) -> BuildSettings:
         "detector": options.detector,
         "fps": options.fps,
         "budget_per_hour": options.budget_per_hour,
+        "taps": options.taps.split(",") if options.taps else None,
     }
     values |= {key: value for key, value in flags.items() if value is not None}
-    settings = from_plain(BuildSettings, values, where, ProfileError)
-    if options.taps:
-        taps = tuple(options.taps.split(","))
-        known = settings.encoder or BUILT_IN.get(settings.encoder_name, ("", EncoderSpec(taps)))[1]
-        settings = replace(settings, encoder=replace(known, taps=taps))
-    return settings
+    return from_plain(BuildSettings, values, where, ProfileError)

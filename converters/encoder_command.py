@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edge_vad.converters.encoders import BUILT_IN, EncoderSpec, load_encoder, quantize
+from edge_vad.converters.encoders import load_encoder, quantize
 
 from edge_vad.cameras import open_camera
 from edge_vad.commands.options import Parser
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.action == "quantize" and not options.calibration:
         parser.error("quantize needs --calibration PATH, normal footage")
     check_writable(options.out)
-    encoder = load_encoder(options.encoder, _spec(options))
+    encoder = load_encoder(options.encoder, **_changes(options))
     told = f"taps {', '.join(encoder.preprocessing.taps)}"
     if options.action == "quantize":
         side = encoder.preprocessing.fixed_size or DEFAULT_SIDE
@@ -72,11 +71,7 @@ def _three(text: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _spec(options: Any) -> EncoderSpec | None:
-    """An encoder description from the flags; None when they say nothing."""
+def _changes(options: Any) -> dict[str, Any]:
+    """What the flags say of the encoder."""
     given = {key: getattr(options, key) for key in ("mean", "std", "multiple", "fixed_size") if getattr(options, key)}
-    if not options.taps and not given:
-        return None
-    base = BUILT_IN.get(options.encoder, ("", EncoderSpec(())))[1]
-    taps = tuple(options.taps.split(",")) if options.taps else base.taps
-    return replace(base, taps=taps, **given)
+    return given | ({"taps": tuple(options.taps.split(","))} if options.taps else {})

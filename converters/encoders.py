@@ -12,7 +12,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -75,17 +75,25 @@ BUILT_IN = {
 }
 
 
-def load_encoder(name: str, spec: EncoderSpec | None = None) -> OnnxEncoder:
+def load_encoder(name: str, spec: EncoderSpec | None = None, **changes: Any) -> OnnxEncoder:
     """The encoder called ``name``: built in, ``package.module:factory`` of a torch module, or an ONNX file.
 
-    spec overrides what the built-in or the file says of itself. Raises EncoderError.
+    spec stands in for what the built-in or the file says of itself; changes (``taps=...``, ``mean=...``) replace single
+    fields of it. Raises EncoderError.
     """
     if name.endswith(".onnx"):
-        return _from_file(Path(name), spec)
-    return export(name, spec)
+        return _from_file(Path(name), spec, changes)
+    return export(name, spec, changes)
 
 
-def export(name: str, spec: EncoderSpec | None = None) -> OnnxEncoder:
+def _described(known: EncoderSpec | None, changes: Mapping[str, Any], complaint: str) -> EncoderSpec:
+    """What is known of an encoder with the changes in it; nothing known, its taps must be among them."""
+    if known is None and "taps" not in changes:
+        raise EncoderError(complaint)
+    return replace(known or EncoderSpec(changes["taps"]), **changes)
+
+
+def export(name: str, spec: EncoderSpec | None, changes: Mapping[str, Any]) -> OnnxEncoder:
     """Export a torch encoder, cut behind its last tap, and check it against torch on random pictures."""
     if name in BUILT_IN:
         factory, built_in = BUILT_IN[name]
@@ -96,8 +104,7 @@ def export(name: str, spec: EncoderSpec | None = None) -> OnnxEncoder:
         raise EncoderError(
             f"no encoder named {name!r}{did_you_mean(name, BUILT_IN)}; an .onnx file or package.module:factory works too"
         )
-    if spec is None:
-        raise EncoderError(f"encoder {name}: name its taps (--taps, or 'encoder: taps:' in --config)")
+    spec = _described(spec, changes, f"encoder {name}: name its taps (--taps, or 'encoder: taps:' in --config)")
     from edge_vad.converters.torch_export import export_taps
 
     model, pictures, expected = export_taps(_factory(factory), spec, OPSET)
@@ -132,7 +139,7 @@ def _preprocessing(model: Any, spec: EncoderSpec) -> Preprocessing:
     )
 
 
-def _from_file(path: Path, spec: EncoderSpec | None) -> OnnxEncoder:
+def _from_file(path: Path, spec: EncoderSpec | None, changes: Mapping[str, Any]) -> OnnxEncoder:
     onnx = require("onnx", "onnx", "edge-vad build")
     try:
         model = onnx.load_model_from_string(path.read_bytes())
@@ -142,19 +149,21 @@ def _from_file(path: Path, spec: EncoderSpec | None) -> OnnxEncoder:
     except Exception as error:
         raise EncoderError(f"{path}: not a valid ONNX model; export it again") from error
     stored = {p.key: p.value for p in model.metadata_props}.get(METADATA)
-    if spec is None and stored is None:
-        names = [o.name for o in model.graph.output]
-        raise EncoderError(
-            f"{path}: says nothing of its taps and preprocessing; name them with --taps or 'encoder:' in --config "
-            f"(outputs: {', '.join(names)})"
-        )
-    if spec is not None and stored is None:
-        log.info("%s: pixels enter it as (pixel - %s) / %s, %s", path.name, spec.mean, spec.std, spec.colour_order)
-    try:
-        spec = spec or from_plain(EncoderSpec, json.loads(str(stored)), f"{path}: metadata", EncoderError)
-    except ValueError as error:
-        raise EncoderError(f"{path}: metadata: not valid JSON; export it again") from error
-    return describe(_cut(model, spec.taps, path), spec, spec.taps)
+    if spec is None and stored is not None:
+        try:
+            spec = from_plain(EncoderSpec, json.loads(stored), f"{path}: metadata", EncoderError)
+        except ValueError as error:
+            raise EncoderError(f"{path}: metadata: not valid JSON; export it again") from error
+    outputs = ", ".join(output.name for output in model.graph.output)
+    known = _described(
+        spec,
+        changes,
+        f"{path}: says nothing of its taps and preprocessing; name them with --taps or 'encoder:' in --config "
+        f"(outputs: {outputs})",
+    )
+    if spec is None:
+        log.info("%s: pixels enter it as (pixel - %s) / %s, %s", path.name, known.mean, known.std, known.colour_order)
+    return describe(_cut(model, known.taps, path), known, known.taps)
 
 
 def _cut(model: Any, taps: Sequence[str], path: Path) -> Any:
@@ -201,6 +210,8 @@ def quantize(encoder: OnnxEncoder, batches: Iterable[UInt8]) -> tuple[OnnxEncode
             return None if batch is None else {encoder.preprocessing.input_name: _planes(encoder.preprocessing, batch)}
 
     model = onnx.load_model_from_string(encoder.model)
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise EncoderError("the encoder is INT8 already; use it with --precision fp32, which leaves it as it is")
     with quiet():
         quantised = _quantize_static(quantization, model, Reader())
     onnx.helper.set_model_props(quantised, {p.key: p.value for p in model.metadata_props})

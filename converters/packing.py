@@ -73,8 +73,15 @@ def bundle_members(
         **{f"bank/{name}.safetensors": bytes(save(arrays)) for name, arrays in stored.items()},
         PREPROCESSING: canonical_json(to_plain(scene)),
         CALIBRATION: canonical_json(plain),
-        "LICENSES.txt": f"encoder: {encoder.licence}\n".encode(),
+        "LICENSES.txt": _licences(settings, encoder).encode(),
     }
+
+
+def _licences(settings: BuildSettings, encoder: OnnxEncoder) -> str:
+    lines = [f"encoder: {encoder.licence}"]
+    if settings.detector:
+        lines.append(f"detector: {Path(settings.detector).name}: unknown: ask whoever gave you the weights")
+    return "\n".join(lines) + "\n"
 
 
 def describe_bundle(

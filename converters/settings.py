@@ -22,13 +22,15 @@ OBJECT_SHARE = 0.5  # weight of a detector box's component, as part of its motio
 class BuildSettings:
     """What `edge-vad build` can be told; a YAML file (--config) has the same keys.
 
-    weights: component -> weight in the score; 0 leaves the component and its bank out (object_NAME: of detector boxes,
-    half of NAME's where not given). window_s: seconds that the score
-    is averaged over. budget_per_hour: false alarms that the threshold is set for.
+    encoder: what must be known of an encoder that does not describe itself; taps: only these outputs of it. weights:
+    component -> weight in the score; 0 leaves the component and its bank out (object_NAME: of detector boxes, half of
+    NAME's where not given). window_s: seconds that the score is averaged over. budget_per_hour: false alarms that the
+    threshold is set for.
     """
 
     encoder_name: str = "efficientnet_lite0"
     encoder: EncoderSpec | None = None
+    taps: tuple[str, ...] | None = None
     detector: str | None = None
     precision: Literal["int8", "fp32"] = "int8"
     ratio: float = 0.01

@@ -111,6 +111,10 @@ def spatial_patches(features: Float32, kernel: int, margin: int = 0) -> Float32:
     """
     inner = features[:, :, margin : features.shape[2] - margin]
     rows, columns = inner.shape[1] - kernel + 1, inner.shape[2] - kernel + 1
+    if rows < 1 or columns < 1:
+        raise ValueError(
+            f"maps of {features.shape[1]}x{features.shape[2]} are too small for kernel {kernel}, margin {margin}"
+        )
     patches = [inner[:, r : r + kernel, c : c + kernel].mean(axis=(1, 2)) for r in range(rows) for c in range(columns)]
     return np.stack(patches, axis=1)
 

@@ -35,7 +35,7 @@ def check_golden(bundle: Bundle, method: Method) -> None:
     stored = bundle.golden()
     images = stored.pop("images")
     width, height, period_s = (float(v) for v in stored.pop("frame"))
-    tolerance = TOLERANCE[bundle.manifest["models"]["encoder"]["precision"]]
+    tolerance = TOLERANCE[bundle.manifest["models"].get("encoder", {}).get("precision", "fp32")]
     computed = method.golden(golden_frames(images, (int(width), int(height)), period_s))
     for name, expected in stored.items():
         found = computed.get(name)

@@ -58,6 +58,10 @@ class LocalSettings:
     pooling_infer: GlobalPooling = "average"
     clip_s: float = 0.6
 
+    def __post_init__(self) -> None:
+        if self.crop < 1 or self.spatial_kernel < 1 or self.margin < 0 or self.enlarge <= 0 or self.clip_s <= 0:
+            raise ValueError("crop, spatial_kernel, enlarge and clip_s must be positive, margin not negative")
+
 
 @dataclass(frozen=True, slots=True)
 class GlobalSettings:
@@ -66,6 +70,10 @@ class GlobalSettings:
     every: int = 3
     decimate: int = 2
     levels: int = 2
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.decimate < 1 or self.levels < 0:
+            raise ValueError("every and decimate must be at least 1, levels at least 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ def test_int8_keeps_the_features(exported: OnnxEncoder) -> None:
 
 
 def test_int8_without_pictures_says_what_to_do(exported: OnnxEncoder) -> None:
-    with pytest.raises(EncoderError, match="use --precision fp32"):
+    with pytest.raises(EncoderError, match="film while it is in use"):
         quantize(exported, [])
 
 

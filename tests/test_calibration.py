@@ -102,7 +102,7 @@ def test_the_threshold_grows_as_the_budget_shrinks() -> None:
     thresholds = [tail.threshold for tail in tails]
     assert thresholds == sorted(thresholds) and len(set(thresholds)) == 3
     assert all(tail.start <= tail.low <= tail.threshold <= tail.high * 1.05 for tail in tails)
-    assert tails[0].hours == pytest.approx(0.1, rel=0.01)
+    assert tails[0].hours == pytest.approx(0.1, rel=0.03)  # less the cold start
 
 
 @pytest.mark.parametrize("memory", [0.0, 0.8])

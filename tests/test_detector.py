@@ -11,7 +11,7 @@ import tiny
 from edge_vad import Detector, Frame, Region, read_bundle
 from edge_vad.bundle import CALIBRATION, Bundle, canonical_json
 from edge_vad.calibration import Calibration, Component, Tail
-from edge_vad.errors import BundleFormatError, PluginError, ProfileError
+from edge_vad.errors import BundleFormatError, ProfileError
 from edge_vad.events import EventSettings
 from edge_vad.methods.base import Method, Observation
 
@@ -86,15 +86,22 @@ def test_time_stamps_that_jitter_do_not_skip_frames_that_are_due() -> None:
 
 
 def test_finish_ends_a_running_event() -> None:
-    detector, _ = scripted({0: 3.0})
-    detector.process(blank(0))
+    detector, _ = scripted(dict.fromkeys(range(30), 3.0))
+    for i in range(30):
+        detector.process(blank(i))
     assert [event.kind for event in detector.finish()] == ["end"]
     assert detector.finish() == []
 
 
+def test_no_event_starts_before_a_full_window_has_passed() -> None:
+    detector, _ = scripted(dict.fromkeys(range(30), 3.0))
+    starts = [event.start_frame for i in range(30) for event in detector.process(blank(i)).events]
+    assert starts == [round(CALIBRATED.window_s * 10)]
+
+
 def test_an_event_carries_the_regions_over_the_threshold() -> None:
-    detector, _ = scripted({0: 2.2})
-    (event,) = detector.process(blank(0)).events
+    detector, _ = scripted(dict.fromkeys(range(30), 2.2))
+    (event,) = [event for i in range(30) for event in detector.process(blank(i)).events]
     assert [region.x0 for region in event.regions] == [20]
     assert event.components == {"a": pytest.approx(2.2)}
 
@@ -140,7 +147,7 @@ def test_a_calibration_without_one_of_its_parts(key: str, tiny_bundle: Path) -> 
 
 def test_a_method_or_profile_that_does_not_exist(tiny_bundle: Path) -> None:
     bundle = read_bundle(tiny_bundle)
-    with pytest.raises(PluginError, match="did you mean 'videopatchcore'"):
+    with pytest.raises(BundleFormatError, match="did you mean 'videopatchcore'"):
         Detector.open(Bundle({**bundle.manifest, "method": "videopachcore"}, bundle.members))
     with pytest.raises(ProfileError, match="desktop_gpu"):
         Detector.open(bundle, "desktop_gpu")

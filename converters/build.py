@@ -16,15 +16,16 @@ from edge_vad.converters.encoders import OnnxEncoder, features, load_encoder, qu
 from edge_vad.converters.memory import bank_names, cross_fit, extract, memorise
 from edge_vad.converters.normal_footage import calibration_pictures, inspect_footage, measure
 from edge_vad.converters.objects import load_object_detector
-from edge_vad.converters.packing import bundle_members, describe_bundle, golden_member
+from edge_vad.converters.packing import bundle_members, describe_bundle
 from edge_vad.converters.settings import BuildSettings, scored_components
 
-from edge_vad.bundle import GOLDEN, Bundle, write_bundle
+from edge_vad.bundle import Bundle, write_bundle
 from edge_vad.errors import BackendError, ProfileError, SourceError
 from edge_vad.features import local_features, spatial_patches
 from edge_vad.files import check_writable
 from edge_vad.footage import Clip
 from edge_vad.object_detector import ObjectSettings
+from edge_vad.onnx_gate import check_model
 from edge_vad.progress import progress
 from edge_vad.streams import Settings
 from edge_vad.vectors import compress
@@ -39,6 +40,7 @@ def build(clips: Sequence[Clip], out: Path, settings: BuildSettings, name: str |
     log.info("%d clips, %d x %d pixels, %g frames per second", len(clips), *size, fps)
     changes = {"taps": settings.taps} if settings.taps else {}
     fp32 = load_encoder(settings.encoder_name, settings.encoder, **changes)
+    check_model(fp32.model, settings.encoder_name)
     scene = measure(clips, settings, size, fps, fp32.preprocessing)
     check_local(scene, fp32)
     encoder, similarity = fp32, 1.0
@@ -50,6 +52,7 @@ def build(clips: Sequence[Clip], out: Path, settings: BuildSettings, name: str |
     if settings.detector:
         detector = load_object_detector(Path(settings.detector), size[0] // scene.factor, size[1] // scene.factor)
         models["detector"] = detector[0]
+        check_model(detector[0], settings.detector)
         scene = replace(scene, objects=detector[1], components=scored_components(settings))
     parts = extract(clips, scene, encoder, detector, settings.fps)
     coresets = [memorise(part, scene, settings.ratio) for part in progress(parts, "coreset", len(parts))]
@@ -58,7 +61,6 @@ def build(clips: Sequence[Clip], out: Path, settings: BuildSettings, name: str |
     stored = {n: compress(np.concatenate([c[n] for c in coresets if n in c]), settings.vectors) for n in bank_names(scene)}
     calibration = cross_fit(parts, coresets, scene, settings)
     members = bundle_members(clips, scene, settings, models, stored, calibration, encoder)
-    members[GOLDEN] = golden_member(clips[0], scene, models, stored, settings.fps)
     description = describe_bundle(name or out.stem, scene, settings, models, stored, similarity, parts, encoder, len(clips))
     return write_bundle(out, members, description)
 

@@ -40,15 +40,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--budget-per-hour", type=float, help="false alarms per hour that the threshold is set for (default 1)"
     )
+    parser.add_argument("--serial", type=int, help="release number; devices refuse a lower one than they ran (default 1)")
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="every build setting (docs/build.md)")
     options = parser.parse_args(arguments)
     profile = profile_of(options)
     settings = _settings(options, profile)
     start = time.monotonic()
     bundle = build(clips_of(options.normal), options.out, settings)
-    banks = ", ".join(
-        f"{name} {entry['rows']}x{entry['dimensions']}" for name, entry in sorted(bundle.manifest["banks"].items())
-    )
+    banks = ", ".join(f"{name} {entry.rows}x{entry.dimensions}" for name, entry in sorted(bundle.manifest.banks.items()))
     sys.stdout.write(
         f"{options.out}: {bundle.n_bytes / 1e6:.2f} MB in {time.monotonic() - start:.0f} s; banks: {banks}\n"
         f"next: edge-vad run --bundle {options.out} --source CLIP, or edge-vad evaluate --bundle {options.out} ...\n"
@@ -87,6 +86,7 @@ def _settings(options: Any, profile: Profile) -> BuildSettings:
         "detector": options.detector,
         "fps": options.fps,
         "budget_per_hour": options.budget_per_hour,
+        "serial": options.serial,
         "taps": options.taps.split(",") if options.taps else None,
     }
     values |= {key: value for key, value in flags.items() if value is not None}

@@ -14,46 +14,35 @@ from edge_vad.converters.normal_footage import processed
 from edge_vad.converters.settings import BuildSettings
 
 import edge_vad
+from edge_vad import tensorfile
 from edge_vad.backends.base import Backend
-from edge_vad.banks.base import open_bank
-from edge_vad.bundle import CALIBRATION, PREPROCESSING, canonical_json
+from edge_vad.banks.base import CROSSOVER_ROWS, open_bank
+from edge_vad.banks.hnsw import HnswBank
 from edge_vad.calibration import Calibration
 from edge_vad.features import Encoder
 from edge_vad.footage import Clip
-from edge_vad.golden import golden_frames
+from edge_vad.golden import golden_frames, golden_values
+from edge_vad.manifest import (
+    CALIBRATION,
+    GOLDEN,
+    LICENSES,
+    PREPROCESSING,
+    bank_hashes,
+    canonical_json,
+    fingerprint,
+    sha256,
+)
 from edge_vad.methods.videopatchcore import BankSearch, VideoPatchCore
 from edge_vad.object_detector import ObjectDetector
 from edge_vad.plugins import load
 from edge_vad.sampling import decimate
 from edge_vad.streams import Extractor, Settings
 from edge_vad.strict import to_plain
+from edge_vad.types import UInt8
 from edge_vad.vectors import expand
 
 METHOD = "videopatchcore"
-GOLDEN_FRAMES, GOLDEN_HEIGHT = 8, 60
-
-
-def golden_member(
-    clip: Clip,
-    scene: Settings,
-    models: Mapping[str, bytes],
-    stored: Mapping[str, dict[str, np.ndarray]],
-    fps: float | None,
-) -> bytes:
-    """Small frames of normal footage and what the runtime computes from them here."""
-    from safetensors.numpy import save
-
-    frames = list(islice(processed(clip, scene, fps), GOLDEN_FRAMES))
-    factor = max(1, scene.image_size[1] // GOLDEN_HEIGHT)
-    images = np.stack([decimate(frame.image, factor) for frame in frames])
-    backend = load("backends", "onnxruntime", Backend)
-    objects = ObjectDetector(backend(models["detector"]), scene.objects) if scene.objects else None
-    extractor = Extractor(scene, Encoder(backend(models["encoder"]), scene.preprocessing), objects)
-    banks = {name: open_bank("exact", expand(arrays)) for name, arrays in stored.items()}
-    method = VideoPatchCore(extractor, BankSearch(scene, banks))
-    expected = method.golden(golden_frames(images, scene.image_size, scene.period_s))
-    frame = np.array([*scene.image_size, scene.period_s])
-    return bytes(save({"images": images, "frame": frame, **expected}))
+GOLDEN_FRAMES, GOLDEN_STRANGE, GOLDEN_HEIGHT = 8, 4, 60
 
 
 def bundle_members(
@@ -65,16 +54,78 @@ def bundle_members(
     calibration: Calibration,
     encoder: OnnxEncoder,
 ) -> dict[str, bytes]:
-    from safetensors.numpy import save
-
-    plain = {"calibration": to_plain(calibration), "events": to_plain(settings.events), "period_s": scene.period_s}
+    """Every member but the manifest; each says what it belongs to (`edge_vad.manifest`)."""
+    preprocessing = canonical_json(to_plain(scene))
+    features = fingerprint(models, preprocessing)
+    banks = {name: tensorfile.save(arrays, {"features": features}) for name, arrays in stored.items()}
+    bound = {"features": features, "banks": bank_hashes(banks)}
+    scoring = {"calibration": to_plain(calibration), "events": to_plain(settings.events), "period_s": scene.period_s}
+    calibrated = canonical_json({**scoring, **bound})
+    golden = golden_arrays(clips[0], scene, models, stored, calibration, settings)
     return {
         **{f"{role}/{role}.onnx": data for role, data in models.items()},
-        **{f"bank/{name}.safetensors": bytes(save(arrays)) for name, arrays in stored.items()},
-        PREPROCESSING: canonical_json(to_plain(scene)),
-        CALIBRATION: canonical_json(plain),
-        "LICENSES.txt": _licences(settings, encoder).encode(),
+        **{bank_file(name): data for name, data in banks.items()},
+        **{index_file(name): _graph(stored[name], banks[name]) for name in indexed_banks(stored, settings)},
+        PREPROCESSING: preprocessing,
+        CALIBRATION: calibrated,
+        GOLDEN: tensorfile.save(golden, {**bound, "calibration": sha256(calibrated)}),
+        LICENSES: _licences(settings, encoder).encode(),
     }
+
+
+def golden_arrays(
+    clip: Clip,
+    scene: Settings,
+    models: Mapping[str, bytes],
+    stored: Mapping[str, dict[str, np.ndarray]],
+    calibration: Calibration,
+    settings: BuildSettings,
+) -> dict[str, np.ndarray]:
+    """Small frames, normal and then strange ones, and what the runtime computes from them here."""
+    frames = list(islice(processed(clip, scene, settings.fps), GOLDEN_FRAMES + GOLDEN_STRANGE))
+    factor = max(1, scene.image_size[1] // GOLDEN_HEIGHT)
+    images = np.stack([decimate(frame.image, factor) for frame in frames])
+    paste_strange(images[GOLDEN_FRAMES:])
+    backend = load("backends", "onnxruntime", Backend)
+    objects = ObjectDetector(backend(models["detector"]), scene.objects) if scene.objects else None
+    extractor = Extractor(scene, Encoder(backend(models["encoder"]), scene.preprocessing), objects)
+    banks = {name: open_bank("exact", expand(arrays)) for name, arrays in stored.items()}
+    method = VideoPatchCore(extractor, BankSearch(scene, banks))
+    enlarged = golden_frames(images, scene.image_size, scene.period_s)
+    frame = np.array([*scene.image_size, scene.period_s])
+    return {"images": images, "frame": frame, **golden_values(method, calibration, settings.events, enlarged)}
+
+
+def paste_strange(images: UInt8) -> None:
+    """Paste a jumping checkerboard into frames (n, h, w, 3): whatever was filmed, the self-test also sees an alarm."""
+    height, width = images.shape[1:3]
+    side = max(2, height // 4)
+    rows, columns = np.indices((side, side))
+    tile = np.where((rows // 2 + columns // 2) % 2, 255, 0).astype(np.uint8)[..., None]
+    for i, image in enumerate(images):
+        left = (width // 8 + i * width // 5) % max(1, width - side)
+        top = (height - side) // 2
+        image[top : top + side, left : left + side] = tile
+
+
+def bank_file(name: str) -> str:
+    """Member name of a memory bank."""
+    return f"bank/{name}.safetensors"
+
+
+def index_file(name: str) -> str:
+    """Member name of a bank's search graph."""
+    return f"index/{name}.safetensors"
+
+
+def indexed_banks(stored: Mapping[str, dict[str, np.ndarray]], settings: BuildSettings) -> list[str]:
+    """The banks that are delivered with a search graph."""
+    least = {"auto": CROSSOVER_ROWS, "always": 1, "never": np.inf}[settings.index]
+    return [name for name, arrays in stored.items() if len(arrays["rows"]) >= least]
+
+
+def _graph(arrays: dict[str, np.ndarray], bank: bytes) -> bytes:
+    return HnswBank(expand(arrays)).graph({"bank": sha256(bank)})
 
 
 def _licences(settings: BuildSettings, encoder: OnnxEncoder) -> str:
@@ -106,20 +157,23 @@ def describe_bundle(
     }
     if "detector" in models:
         described["detector"] = {"file": "detector/detector.onnx", "name": Path(str(settings.detector)).name}
+    indexes = {bank: {"file": index_file(bank)} for bank in indexed_banks(stored, settings)}
     return {
         "name": name,
-        "serial": 1,
+        "serial": settings.serial,
+        "compatible": settings.compatible,
         "method": METHOD,
         "written_by": f"edge-vad {edge_vad.__version__}",
         "models": described,
         "banks": {
             bank: {
-                "file": f"bank/{bank}.safetensors",
+                "file": bank_file(bank),
                 "rows": int(arrays["rows"].shape[0]),
                 "dimensions": int(arrays["rows"].shape[1]),
                 "vectors": settings.vectors,
             }
             for bank, arrays in stored.items()
         },
+        "indexes": indexes,
         "footage": {"clips": n_clips, "frames_processed": sum(len(p.times) for p in parts), "ratio": settings.ratio},
     }

@@ -25,7 +25,8 @@ class BuildSettings:
     encoder: what must be known of an encoder that does not describe itself; taps: only these outputs of it. weights:
     component -> weight in the score; 0 leaves the component and its bank out (object_NAME: of detector boxes, half of
     NAME's where not given). window_s: seconds that the score is averaged over. budget_per_hour: false alarms that the
-    threshold is set for.
+    threshold is set for. index: whether banks are delivered with a search graph (auto: the large ones). serial: grows
+    with every release for a site, so that a device refuses older ones. compatible: the devices it is for, empty for all.
     """
 
     encoder_name: str = "efficientnet_lite0"
@@ -43,12 +44,17 @@ class BuildSettings:
     window_s: float = 0.9
     budget_per_hour: float = 1.0
     events: EventSettings = field(default_factory=EventSettings)
+    index: Literal["auto", "always", "never"] = "auto"
+    serial: int = 1
+    compatible: str = ""
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must lie in 0..1 (0.01 to 0.10 is usual), not {self.ratio}")
         if self.stride < 1 or self.budget_per_hour <= 0 or self.window_s <= 0:
             raise ValueError("stride, budget_per_hour and window_s must be positive")
+        if self.serial < 0:
+            raise ValueError(f"serial must not be negative, not {self.serial}")
         for name in self.weights:
             if name.removeprefix(OBJECT_PREFIX) not in COMPONENTS:
                 raise ValueError(f"weights: unknown component {name!r}{did_you_mean(name, COMPONENTS)}")

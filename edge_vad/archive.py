@@ -28,12 +28,10 @@ def pack(members: Mapping[str, bytes]) -> bytes:
     """The archive of ``members`` in their order."""
     body, directory = bytearray(), bytearray()
     for name, data in members.items():
-        raw = name.encode("ascii")
-        common = (_VERSION, 0, 0, 0, _DATE, zlib.crc32(data), len(data), len(data), len(raw), 0)
-        directory += _CENTRAL.pack(b"PK\1\2", _VERSION, *common, 0, 0, 0, 0, len(body)) + raw
-        body += _LOCAL.pack(b"PK\3\4", *common) + raw + data
-    end = _END.pack(b"PK\5\6", 0, 0, len(members), len(members), len(directory), len(body), 0)
-    return bytes(body + directory + end)
+        local, entry = _headers(name, data, len(body))
+        body += local + data
+        directory += entry
+    return bytes(body + directory + _end(len(members), len(directory), len(body)))
 
 
 def unpack(data: bytes, where: str) -> dict[str, bytes]:
@@ -42,29 +40,48 @@ def unpack(data: bytes, where: str) -> dict[str, bytes]:
         raise BundleFormatError(f"{where}: {len(data)} bytes; a bundle has at most {MAX_BYTES}")
     if data[:4] != b"PK\3\4":
         raise BundleFormatError(f"{where}: not a bundle (a bundle is a .evb file that 'edge-vad build' writes)")
-    members = _members(data, where)
-    if pack(members) != data:
+    members: dict[str, bytes] = {}
+    directory = bytearray()
+    canonical = True
+    at = 0
+    while data[at : at + 4] == b"PK\3\4":
+        name, start, end = _member(data, at, where)
+        if name in members or len(members) >= MAX_MEMBERS:
+            raise BundleFormatError(f"{where}: the member {name!r} is there twice, or there are too many")
+        members[name] = data[start:end]
+        local, entry = _headers(name, members[name], at)
+        canonical &= data[at:start] == local
+        directory += entry
+        at = end
+    if not canonical or data[at:] != directory + _end(len(members), len(directory), at):
         raise BundleFormatError(
             f"{where}: damaged, or not written by edge-vad (not the canonical archive form); copy it again"
         )
     return members
 
 
-def _members(data: bytes, where: str) -> dict[str, bytes]:
-    """Walk the local headers from the start; their claims are checked against the directory by packing again."""
-    members: dict[str, bytes] = {}
-    at = 0
-    while data[at : at + 4] == b"PK\3\4":
-        if len(members) >= MAX_MEMBERS or at + _LOCAL.size > len(data):
-            raise BundleFormatError(f"{where}: too many members, or cut off; copy it again")
-        fields = _LOCAL.unpack_from(data, at)
-        size, name_length = fields[8], fields[9]
-        start = at + _LOCAL.size + name_length
-        name = data[at + _LOCAL.size : start].decode("ascii", errors="replace")
-        if start + size > len(data):
-            raise BundleFormatError(f"{where}: cut off inside {name!r}; copy it again")
-        if not NAME.fullmatch(name) or name in members:
-            raise BundleFormatError(f"{where}: the member name {name!r} is not allowed")
-        members[name] = data[start : start + size]
-        at = start + size
-    return members
+def _headers(name: str, data: bytes, at: int) -> tuple[bytes, bytes]:
+    """Local header and directory entry of a member that begins at ``at``."""
+    raw = name.encode("ascii")
+    common = (_VERSION, 0, 0, 0, _DATE, zlib.crc32(data), len(data), len(data), len(raw), 0)
+    entry = _CENTRAL.pack(b"PK\1\2", _VERSION, *common, 0, 0, 0, 0, at) + raw
+    return _LOCAL.pack(b"PK\3\4", *common) + raw, entry
+
+
+def _end(n_members: int, n_directory: int, at: int) -> bytes:
+    return _END.pack(b"PK\5\6", 0, 0, n_members, n_members, n_directory, at, 0)
+
+
+def _member(data: bytes, at: int, where: str) -> tuple[str, int, int]:
+    """Name, start and end of the member whose local header is at ``at``."""
+    if at + _LOCAL.size > len(data):
+        raise BundleFormatError(f"{where}: cut off in a header; copy it again")
+    fields = _LOCAL.unpack_from(data, at)
+    size, name_length = fields[8], fields[9]
+    start = at + _LOCAL.size + name_length
+    name = data[at + _LOCAL.size : start].decode("ascii", errors="replace")
+    if start + size > len(data):
+        raise BundleFormatError(f"{where}: cut off inside {name!r}; copy it again")
+    if not NAME.fullmatch(name):
+        raise BundleFormatError(f"{where}: the member name {name!r} is not allowed")
+    return name, start, start + size

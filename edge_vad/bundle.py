@@ -1,61 +1,82 @@
 """The portable model delivery: one file with everything that a device needs, checked before anything is used.
 
-Layout (docs/bundle.md): manifest.json, encoder/*.onnx, detector/*.onnx, bank/*.safetensors, preprocessing.json,
-calibration.json, golden/golden.safetensors, LICENSES.txt. The manifest lists size and sha256 of every other member and
-binds them: banks to the encoder's fingerprint, the calibration to both. There is no pickle and no YAML in a bundle.
+Layout (docs/bundle.md): manifest.json, its signature, encoder/*.onnx, detector/*.onnx, bank/*.safetensors,
+index/*.safetensors, preprocessing.json, calibration.json, golden/golden.safetensors, LICENSES.txt. There is no pickle
+and no YAML in a bundle. On a device it lies unpacked in a folder, with the same manifest.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_vad import archive
-from edge_vad.errors import BundleFormatError, BundleIntegrityError, BundleVersionError
-from edge_vad.files import write_atomically
+import edge_vad
+from edge_vad import archive, tensorfile
+from edge_vad.errors import BundleFormatError, BundleIntegrityError, BundleModelError
+from edge_vad.files import read_regular, write_atomically
+from edge_vad.manifest import (
+    CALIBRATION,
+    FORMAT,
+    GOLDEN,
+    MANIFEST,
+    PREPROCESSING,
+    SCHEMA,
+    SIGNATURE,
+    Manifest,
+    bank_hashes,
+    canonical_json,
+    check_files,
+    fingerprint,
+    parse_json,
+    parse_manifest,
+    sha256,
+)
+from edge_vad.onnx_gate import check_model
+from edge_vad.trust import UNCHECKED, Trust
 from edge_vad.types import Float32
 from edge_vad.vectors import expand
-
-FORMAT = "edge-vad-bundle"
-SCHEMA = (1, 0)
-MANIFEST = "manifest.json"
-PREPROCESSING = "preprocessing.json"
-CALIBRATION = "calibration.json"
-GOLDEN = "golden/golden.safetensors"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle in memory. manifest: what it is; members: the verified bytes by name."""
+    """A verified bundle in memory. members: the verified bytes by name; derived: search graphs that this device made.
 
-    manifest: dict[str, Any]
+    signature: what was found about it, in words.
+    """
+
+    manifest: Manifest
     members: Mapping[str, bytes]
+    signature: str = ""
+    derived: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Name of exactly this content: hexadecimal SHA-256 of the manifest."""
+        return sha256(self.members[MANIFEST])
 
     @property
     def method(self) -> str:
         """Name of the method that runs it."""
-        return str(self.manifest["method"])
+        return self.manifest.method
 
     @property
     def preprocessing(self) -> dict[str, Any]:
         """Everything that decides what a feature means."""
-        return _json(self.members[PREPROCESSING], PREPROCESSING)
+        return parse_json(self.members[PREPROCESSING], PREPROCESSING)
 
     @property
     def calibration(self) -> dict[str, Any]:
         """Statistics of normal footage, weights, threshold, and when events start and end."""
-        return _json(self.members[CALIBRATION], CALIBRATION)
+        return parse_json(self.members[CALIBRATION], CALIBRATION)
 
     @property
     def bank_names(self) -> list[str]:
         """Names of the memory banks."""
-        return sorted(self.manifest["banks"])
+        return sorted(self.manifest.banks)
 
     @property
     def n_bytes(self) -> int:
@@ -64,137 +85,138 @@ class Bundle:
 
     def model(self, role: str) -> bytes:
         """ONNX bytes of the ``encoder`` or the ``detector``."""
-        entry = self.manifest["models"].get(role)
+        entry = self.manifest.models.get(role)
         if entry is None:
             raise BundleFormatError(f"the bundle has no {role}; build it again")
-        return self.members[entry["file"]]
+        return self.members[entry.file]
 
     def rows(self, bank: str) -> Float32:
-        """Rows (m, c) float32 of a memory bank."""
-        name = self.manifest["banks"][bank]["file"]
+        """Rows (m, c) float32 of a memory bank; BundleFormatError when they are not what the manifest says."""
+        entry = self.manifest.banks[bank]
+        arrays = tensorfile.load(self.members[entry.file], entry.file)[0]
         try:
-            return expand(tensors(self.members[name], name))
+            rows = expand(arrays)
         except ValueError as error:
-            raise BundleFormatError(f"{name}: {error}") from error
+            raise BundleFormatError(f"{entry.file}: {error}") from error
+        if rows.shape != (entry.rows, entry.dimensions) or not rows.size or not np.isfinite(rows).all():
+            raise BundleFormatError(f"{entry.file}: not {entry.rows} x {entry.dimensions} finite numbers; build it again")
+        return rows
+
+    def graph(self, bank: str) -> bytes | None:
+        """The search graph of a bank, where it was delivered or this device made one."""
+        entry = self.manifest.indexes.get(bank)
+        return self.members[entry.file] if entry else self.derived.get(bank)
 
     def golden(self) -> dict[str, np.ndarray]:
         """Frames and the values that a healthy installation computes from them."""
-        return tensors(self.members[GOLDEN], GOLDEN)
-
-
-def tensors(data: bytes, where: str) -> dict[str, np.ndarray]:
-    """Arrays of a safetensors member; BundleFormatError when it is malformed."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        return dict(load(data))
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise BundleFormatError(f"{where}: not a safetensors file: {error}") from error
-
-
-def sha256(data: bytes) -> str:
-    """Hexadecimal SHA-256."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def canonical_json(value: Any) -> bytes:
-    """The one UTF-8 text of a JSON value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
-
-
-def fingerprint(models: Mapping[str, bytes], preprocessing: bytes) -> str:
-    """What a feature depends on: the models and everything that is done to pixels before and after them."""
-    return sha256(canonical_json({"models": {r: sha256(m) for r, m in models.items()}, "pre": sha256(preprocessing)}))
+        return tensorfile.load(self.members[GOLDEN], GOLDEN)[0]
 
 
 def make_manifest(members: Mapping[str, bytes], description: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest over ``members``: description, format, schema, files with hashes, and the bindings between them."""
-    models = {role: members[entry["file"]] for role, entry in description["models"].items()}
-    features = fingerprint(models, members[PREPROCESSING])
-    banks = {
-        name: {**entry, "features": features, "sha256": sha256(members[entry["file"]])}
-        for name, entry in description["banks"].items()
-    }
+    """The manifest over ``members``: the description, completed by format, schema, fingerprint, models and hashes."""
+    models: dict[str, dict[str, Any]] = {}
+    for role, entry in description["models"].items():
+        summary = check_model(members[entry["file"]], entry["file"])
+        shapes = {"inputs": summary.inputs, "outputs": summary.outputs}
+        models[role] = {**entry, **{k: {n: list(s) for n, s in v.items()} for k, v in shapes.items()}}
+        models[role]["operators"] = list(summary.operators)
     return {
+        "requires": {"edge_vad": "0.1"},
+        "compatible": "",
         **description,
         "format": FORMAT,
         "schema": list(SCHEMA),
-        "features": features,
-        "banks": banks,
-        "calibration": {"features": features, "banks": sha256(canonical_json(banks))},
+        "models": models,
+        "features": fingerprint({r: members[m["file"]] for r, m in models.items()}, members[PREPROCESSING]),
         "files": {name: {"size": len(data), "sha256": sha256(data)} for name, data in members.items()},
     }
 
 
 def write_bundle(path: Path, members: Mapping[str, bytes], description: Mapping[str, Any]) -> Bundle:
     """Write a bundle atomically: the file is complete or not there. Raises OutputError."""
-    manifest = make_manifest(members, description)
-    ordered = {MANIFEST: canonical_json(manifest), **{name: members[name] for name in sorted(members)}}
-    write_atomically(path, archive.pack(ordered))
-    return Bundle(manifest, ordered)
+    manifest = canonical_json(make_manifest(members, description))
+    bundle = checked({MANIFEST: manifest, **{name: members[name] for name in sorted(members)}}, str(path), UNCHECKED)
+    write_atomically(path, archive.pack(bundle.members))
+    return bundle
 
 
-def read_bundle(path: str | Path) -> Bundle:
-    """Read and verify a bundle: container, schema, every size and hash, every binding; only then is it returned.
+def read_bundle(path: str | Path, trust: Trust = UNCHECKED) -> Bundle:
+    """Read and verify a bundle, a ``.evb`` file or an unpacked folder; nothing is returned before all of it holds.
 
-    Raises BundleFormatError, BundleVersionError or BundleIntegrityError, each in one line that names the member.
+    In this order: limits and container, signature by policy, every size and hash, bindings, the models' rules. Raises
+    one of the errors under BundleError, each in one line that names the member; no other library sees a byte before.
     """
+    path = Path(path)
     try:
-        data = Path(path).read_bytes()
+        if path.is_dir():
+            members = _read_folder(path)
+        else:
+            members = archive.unpack(read_regular(path, archive.MAX_BYTES, follow=True), str(path))
     except OSError as error:
         raise BundleFormatError(f"{path}: the bundle cannot be read: {error.strerror}") from error
-    members = archive.unpack(data, str(path))
+    return checked(members, str(path), trust)
+
+
+def checked(members: Mapping[str, bytes], path: str, trust: Trust) -> Bundle:
+    """The bundle of ``members``, manifest first, after every check that `read_bundle` names."""
     if next(iter(members), None) != MANIFEST:
         raise BundleFormatError(f"{path}: not a bundle: its first member is not {MANIFEST}")
-    manifest = _json(members[MANIFEST], f"{path}: {MANIFEST}")
-    _check_schema(manifest, path)
-    _check_files(manifest, members, path)
+    data = members[MANIFEST]
+    signature = trust.check(data, members.get(SIGNATURE), path)
+    manifest = parse_manifest(data, path, edge_vad.__version__)
+    trust.check_target(manifest.compatible, path)
+    check_files(manifest, members, path)
     _check_bindings(manifest, members, path)
-    return Bundle(manifest, members)
+    _check_models(manifest, members, path)
+    return Bundle(manifest, members, signature)
 
 
-def _json(data: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-        canonical = canonical_json(value)  # refuses NaN, which json.loads reads
-    except (ValueError, RecursionError) as error:
-        raise BundleFormatError(f"{where}: not valid JSON") from error
-    if not isinstance(value, dict) or canonical != data:
-        raise BundleFormatError(f"{where}: not canonical JSON")
-    return value
+def _read_folder(path: Path) -> dict[str, bytes]:
+    """The members of an unpacked bundle, in the order of the archive; links and other things than files are refused."""
+    names: list[str] = []
+    for entry in sorted(path.iterdir()):
+        inside = sorted(entry.iterdir()) if entry.is_dir() and not entry.is_symlink() else [entry]
+        names += [inner.relative_to(path).as_posix() for inner in inside]
+    if len(names) > archive.MAX_MEMBERS:
+        raise BundleFormatError(f"{path}: more than {archive.MAX_MEMBERS} files")
+    first = [name for name in (MANIFEST, SIGNATURE) if name in names]
+    members: dict[str, bytes] = {}
+    left = archive.MAX_BYTES
+    for name in [*first, *(name for name in names if name not in first)]:
+        if not archive.NAME.fullmatch(name):
+            raise BundleFormatError(f"{path}: the file name {name!r} is not allowed in a bundle")
+        members[name] = read_regular(path / name, left)
+        left -= len(members[name])
+    return members
 
 
-def _check_schema(manifest: Mapping[str, Any], path: str | Path) -> None:
-    if manifest.get("format") != FORMAT:
-        raise BundleFormatError(f"{path}: not an edge-vad bundle (format {manifest.get('format')!r})")
-    schema = manifest.get("schema")
-    if not (isinstance(schema, list) and len(schema) == 2 and all(isinstance(v, int) for v in schema)):
-        raise BundleFormatError(f"{path}: the manifest's schema is not [major, minor]")
-    if schema[0] != SCHEMA[0]:
-        raise BundleVersionError(
-            f"{path}: written for bundle schema {schema[0]}.{schema[1]}, this runtime reads {SCHEMA[0]}.x; update edge-vad"
-        )
+def _check_bindings(manifest: Manifest, members: Mapping[str, bytes], path: str) -> None:
+    """Raises BundleIntegrityError unless every file belongs to the ones it was made with (see `edge_vad.manifest`)."""
+    features = fingerprint({r: members[m.file] for r, m in manifest.models.items()}, members[PREPROCESSING])
+    banks = bank_hashes({name: members[bank.file] for name, bank in manifest.banks.items()})
+    bound = {"features": features, "banks": banks}
+    if manifest.features != features:
+        raise BundleIntegrityError(f"{path}: the features belong to another encoder; build the bundle again")
+    for bank in manifest.banks.values():
+        _belongs(tensorfile.metadata(members[bank.file], bank.file), {"features": features}, bank.file, path)
+    for name, index in manifest.indexes.items():
+        bank_hash = sha256(members[manifest.banks[name].file])
+        _belongs(tensorfile.metadata(members[index.file], index.file), {"bank": bank_hash}, index.file, path)
+    _belongs(parse_json(members[CALIBRATION], f"{path}: {CALIBRATION}"), bound, CALIBRATION, path)
+    golden = tensorfile.metadata(members[GOLDEN], GOLDEN)
+    _belongs(golden, {**bound, "calibration": sha256(members[CALIBRATION])}, GOLDEN, path)
 
 
-def _check_files(manifest: Mapping[str, Any], members: Mapping[str, bytes], path: str | Path) -> None:
-    files = manifest.get("files")
-    if not isinstance(files, dict):
-        raise BundleFormatError(f"{path}: the manifest lists no files")
-    for name in sorted(set(members) - {MANIFEST} ^ set(files)):
-        state = "is missing" if name in files else "is not in the manifest"
-        raise BundleIntegrityError(f"{path}: {name} {state}; copy or build the bundle again")
-    for name, entry in files.items():
-        if entry != {"size": len(members[name]), "sha256": sha256(members[name])}:
-            raise BundleIntegrityError(f"{path}: {name} does not match its hash; copy or build the bundle again")
+def _belongs(found: Mapping[str, Any], wanted: Mapping[str, str], name: str, path: str) -> None:
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise BundleIntegrityError(f"{path}: {name} was made with other {key}; build the bundle again")
 
 
-def _check_bindings(manifest: dict[str, Any], members: Mapping[str, bytes], path: str | Path) -> None:
-    try:
-        contents = {name: data for name, data in members.items() if name != MANIFEST}
-        again = make_manifest(contents, manifest)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BundleFormatError(f"{path}: the manifest lacks {error}") from error
-    for key in ("features", "banks", "calibration"):
-        if manifest.get(key) != again[key]:
-            raise BundleIntegrityError(f"{path}: {key} belongs to another encoder or other banks; build the bundle again")
+def _check_models(manifest: Manifest, members: Mapping[str, bytes], path: str) -> None:
+    """Raises BundleModelError unless every model passes the gate and is what the manifest says of it."""
+    for entry in manifest.models.values():
+        summary = check_model(members[entry.file], f"{path}: {entry.file}")
+        described = (entry.inputs, entry.outputs, entry.operators)
+        if described != (summary.inputs, summary.outputs, summary.operators):
+            raise BundleModelError(f"{path}: {entry.file}: its inputs, outputs or operators are not those of the manifest")

@@ -19,7 +19,11 @@ COMMANDS = {  # verb: (module, one line of help)
     "evaluate": ("edge_vad.commands.evaluate", "score labelled footage: AUC, false alarms, speed, an HTML report"),
     "run": ("edge_vad.commands.run", "alarms on a stream, as JSON lines"),
     "encoder": ("edge_vad.converters.encoder_command", "export | quantize: the encoder steps of build, alone"),
-    "bundle": ("edge_vad.commands.bundle", "inspect | verify: what is in a bundle, and whether it is whole"),
+    "bundle": (
+        "edge_vad.commands.bundle",
+        "inspect | verify | check | diff | sign | keygen: what is in it, and whose it is",
+    ),
+    "store": ("edge_vad.commands.store", "install | activate | confirm | rollback | list | gc: the bundles on this device"),
     "profiles": ("edge_vad.commands.profiles", "the devices that edge-vad knows"),
 }
 EXIT_ERROR, EXIT_USAGE = 1, 2

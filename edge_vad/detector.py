@@ -44,15 +44,15 @@ class Detector:
     def open(
         cls, bundle: str | Path | Bundle, profile: str | Profile = "desktop_cpu", *, self_test: bool = True
     ) -> Detector:
-        """The detector of a bundle (a path is read and verified) on the device of ``profile``.
+        """The detector of a bundle on the device of ``profile``; a path is read, verified and must be trusted there.
 
         self_test: compare the golden frames first, so that a wrong backend cannot score. Raises BundleError,
         ProfileError, BackendError or MissingPackageError.
         """
-        if not isinstance(bundle, Bundle):
-            bundle = read_bundle(bundle)
         if not isinstance(profile, Profile):
             profile = load_profile(profile)
+        if not isinstance(bundle, Bundle):
+            bundle = read_bundle(bundle, profile.trust.load())
         inference = profile.inference
         backend = load("backends", inference.backend, Backend)
         if bundle.method not in available("methods"):  # a bundle never names code of its own to import
@@ -61,8 +61,6 @@ class Detector:
             )
         kind = load("methods", bundle.method, Method)
         method = kind.open(bundle, backend, threads=inference.threads, device=inference.device, bank=inference.bank)
-        if self_test:
-            check_golden(bundle, method)
         plain = bundle.calibration
         try:
             calibration = from_plain(Calibration, plain["calibration"], "calibration.json", BundleFormatError)
@@ -70,6 +68,8 @@ class Detector:
             period_s = float(plain["period_s"])
         except (KeyError, TypeError) as error:
             raise BundleFormatError(f"calibration.json: lacks {error}") from error
+        if self_test:
+            check_golden(bundle, method, calibration, events)
         return cls(method, calibration, events, period_s)
 
     def process(self, frame: Frame) -> Result:

@@ -9,10 +9,16 @@
     |-- PluginError            a named camera, backend, bank, method or sink does not exist
     |-- MissingPackageError    an optional package is not installed
     |-- OutputError            a result cannot be written
+    |-- KeyFileError           a key file is missing, damaged, or its password is wrong
+    |-- StoreError             the store of bundles has not what was asked for, or is in use
     `-- BundleError            a bundle cannot be used
         |-- BundleFormatError      it is not a bundle, or breaks the format's rules
+        |-- BundleModelError       a model in it breaks the rules for models
         |-- BundleIntegrityError   a hash, a size or a fingerprint does not match
-        `-- BundleVersionError     it was written for another major version
+        |-- BundleSignatureError   it is not signed by a trusted key, or the signature does not hold
+        |-- BundleVersionError     it was written for another major version
+        |-- BundleTargetError      it is older than what ran here, or made for other devices
+        `-- SelfTestError          this device computes something else than the one that built it
 
 The message says what is wrong, where, and what to do. A programmer's mistake (a wrong shape) stays ``ValueError``.
 """
@@ -59,6 +65,14 @@ class OutputError(EdgeVadError):
     """A result cannot be written; nothing half-written is left behind."""
 
 
+class KeyFileError(EdgeVadError):
+    """A key file is missing or damaged, or its password is wrong."""
+
+
+class StoreError(EdgeVadError):
+    """The store of bundles does not have what was asked for, or another process is using it."""
+
+
 class BundleError(EdgeVadError):
     """A bundle cannot be used."""
 
@@ -67,12 +81,28 @@ class BundleFormatError(BundleError):
     """The file is not a bundle, or breaks a rule of the format."""
 
 
+class BundleModelError(BundleError):
+    """A model in the bundle breaks the rules for models: external data, an operator that is not allowed, a size."""
+
+
 class BundleIntegrityError(BundleError):
     """A size, a hash or a fingerprint in the bundle does not match its content."""
 
 
 class BundleVersionError(BundleError):
     """The bundle was written for another major version of the format."""
+
+
+class BundleSignatureError(BundleError):
+    """The bundle is not signed by a trusted key, or its signature does not hold."""
+
+
+class BundleTargetError(BundleError):
+    """The bundle is older than one that ran here, or was made for other devices."""
+
+
+class SelfTestError(BundleError):
+    """The golden self-test failed: this device computes something else than the one that built the bundle."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ import yaml
 
 from edge_vad.errors import ProfileError, did_you_mean
 from edge_vad.strict import from_plain
+from edge_vad.trust import Trust, load_trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,41 @@ class Build:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustSettings:
+    """Whose bundles run here. signature: what is asked of them (default: required once a trusted key is installed).
+
+    keys: a ``.pub`` file, or the folder of them. compatible: bundles made for other devices than this are refused.
+    """
+
+    signature: Literal["default", "required", "if-present", "off"] = "default"
+    keys: str = "/etc/edge-vad/trusted.d"
+    compatible: str = ""
+
+    def load(self) -> Trust:
+        """The keys and the policy; raises KeyFileError."""
+        return load_trust(Path(self.keys), self.signature, self.compatible)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """The store of bundles on the device. folder: where it lies; attempts: starts before an unconfirmed bundle is given up.
+
+    confirm_s: seconds of scored frames after which a new bundle is confirmed. self_test_s, self_test_mb: limits of the
+    self-test's own process.
+    """
+
+    folder: str = "/var/lib/edge-vad"
+    attempts: int = 3
+    confirm_s: float = 60.0
+    self_test_s: float = 120.0
+    self_test_mb: int = 2048
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.confirm_s < 0 or self.self_test_s <= 0 or self.self_test_mb < 64:
+            raise ValueError("attempts, self_test_s must be positive, confirm_s not negative, self_test_mb at least 64")
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """A device. description: one line for ``edge-vad profiles``."""
 
@@ -42,6 +78,8 @@ class Profile:
     description: str
     inference: Inference = field(default_factory=Inference)
     build: Build = field(default_factory=Build)
+    trust: TrustSettings = field(default_factory=TrustSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
 
 
 def names() -> list[str]:

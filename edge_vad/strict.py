@@ -13,14 +13,17 @@ from edge_vad.errors import EdgeVadError, did_you_mean
 T = TypeVar("T")
 
 
-def from_plain(kind: type[T], values: Any, where: str, error: type[EdgeVadError]) -> T:
-    """An instance of the dataclass ``kind``; ``error`` names the file and the key, and the nearest known key."""
+def from_plain(kind: type[T], values: Any, where: str, error: type[EdgeVadError], *, ignore_unknown: bool = False) -> T:
+    """An instance of the dataclass ``kind``; ``error`` names the file and the key, and the nearest known key.
+
+    ignore_unknown: at the top level only, for a file that a later minor version may have added keys to.
+    """
     if not isinstance(values, Mapping):
         raise error(f"{where}: expected keys and values, found {type(values).__name__}")
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in values:
-        if key not in fields:
+        if key not in fields and not ignore_unknown:
             raise error(f"{where}: unknown key {key!r}{did_you_mean(str(key), fields)}")
     arguments = {}
     for name, field in fields.items():

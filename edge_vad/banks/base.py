@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vad.errors import BundleFormatError
 from edge_vad.plugins import load
 from edge_vad.types import Float32
+
+log = logging.getLogger(__name__)
 
 # `auto` changes from exact search to HNSW here: the crossover that `benchmarks/search.py` measures for the queries of one
 # frame (49 to 75, 64 to 152 dimensions). Below it a matrix product over all rows is faster, and has no build time and no
@@ -24,6 +29,10 @@ class Bank(ABC):
     Required
     --------
     search(queries, k)   the k nearest rows of each query.
+
+    Optional
+    --------
+    with_graph(rows, graph)   the same with a search graph that was made earlier; BundleFormatError when it is damaged.
     """
 
     @abstractmethod
@@ -36,6 +45,11 @@ class Bank(ABC):
         ValueError when the widths differ or k exceeds the number of rows; an empty batch gives empty arrays.
         """
 
+    @classmethod
+    def with_graph(cls, rows: Float32, graph: bytes) -> Bank:
+        """The bank over rows (m, c) with a stored search graph; a bank that has none leaves it alone."""
+        return cls(rows)
+
     def _check(self, queries: Float32, k: int, n_rows: int, width: int) -> None:
         if queries.ndim != 2 or queries.shape[1] != width:
             raise ValueError(f"queries must have shape (n, {width}), not {queries.shape}")
@@ -43,8 +57,27 @@ class Bank(ABC):
             raise ValueError(f"k must lie in 1..{n_rows}, not {k}")
 
 
-def open_bank(name: str, rows: Float32) -> Bank:
-    """The bank called ``name`` over rows (m, c); ``auto`` is exact search up to the crossover and HNSW above it."""
+def open_bank(name: str, rows: Float32, graph: bytes | None = None) -> Bank:
+    """The bank called ``name`` over rows (m, c), with the search graph that came with it.
+
+    ``auto`` is exact search up to the crossover in rows and HNSW above it, where a graph is at hand: building one takes
+    minutes that a starting device does not have. A graph that is damaged is replaced by exact search, with a warning.
+    """
     if name == "auto":
-        name = "exact" if len(rows) < CROSSOVER_ROWS else "hnsw"
-    return load("banks", name, Bank)(rows)
+        name = "exact" if len(rows) < CROSSOVER_ROWS else _auto(len(rows), graph)
+    kind = load("banks", name, Bank)
+    if graph is None:
+        return kind(rows)
+    try:
+        return kind.with_graph(rows, graph)
+    except BundleFormatError as error:
+        log.warning("%s; searching %d rows exactly, which is slower: install the bundle again", error, len(rows))
+        return load("banks", "exact", Bank)(rows)
+
+
+def _auto(n_rows: int, graph: bytes | None) -> str:
+    """HNSW, or exact search with a warning that says what is missing."""
+    missing = "no search graph" if graph is None else "" if find_spec("hnswlib") else "hnswlib is not installed"
+    if missing:
+        log.warning("%s; searching %d rows exactly, which is slower", missing, n_rows)
+    return "exact" if missing else "hnsw"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vad.banks import _graph
 from edge_vad.banks.base import Bank
+from edge_vad.errors import BundleFormatError
 from edge_vad.plugins import require
 from edge_vad.types import Float32
 
@@ -13,18 +18,34 @@ LINKS = 16
 EF_BUILD = 200
 EF_SEARCH = 64
 SEED = 7
+N_PROBES, MIN_FOUND = 256, 0.95  # rows that a graph must lead to when they are searched for
 
 
 class HnswBank(Bank):
-    """HNSW with M=16; the graph is built here from the rows, on one thread, so the same rows give the same graph."""
+    """HNSW with M=16. Without a graph it is built here, on one thread, so the same rows give the same graph."""
 
     def __init__(self, rows: Float32) -> None:
-        hnswlib = require("hnswlib", "hnswlib", "the bank hnsw")
         self._shape = rows.shape
-        self._index = hnswlib.Index(space="l2", dim=rows.shape[1])
+        self._index = _hnswlib().Index(space="l2", dim=rows.shape[1])
         self._index.init_index(len(rows), ef_construction=EF_BUILD, M=LINKS, random_seed=SEED)
         self._index.add_items(rows, np.arange(len(rows)), num_threads=1)
-        self._index.set_ef(min(EF_SEARCH, max(len(rows), 1)))
+
+    @classmethod
+    def with_graph(cls, rows: Float32, graph: bytes) -> HnswBank:
+        bank = cls.__new__(cls)
+        bank._shape = rows.shape
+        bank._index = _hnswlib().Index(_graph.decode(graph, rows, EF_BUILD, SEED))
+        probes = rows[:: max(1, len(rows) // N_PROBES)]
+        distances, _ = bank.search(probes)
+        close = 1e-3 * (1 + np.linalg.norm(probes, axis=1))
+        if np.mean(distances[:, 0] <= close) < MIN_FOUND:
+            raise BundleFormatError(f"{_graph.WHERE}: it does not lead to the rows of the bank")
+        return bank
+
+    def graph(self, metadata: Mapping[str, str]) -> bytes:
+        """The graph at rest, for `with_graph`; metadata: what it belongs to."""
+        state: dict[str, Any] = self._index.__getstate__()[0]
+        return _graph.encode(state, metadata)
 
     def search(self, queries: Float32, k: int = 1) -> tuple[Float32, NDArray[np.int64]]:
         self._check(queries, k, *self._shape)
@@ -33,3 +54,7 @@ class HnswBank(Bank):
         self._index.set_ef(min(max(EF_SEARCH, 2 * k), self._shape[0]))
         ids, squared = self._index.knn_query(queries, k=k, num_threads=1)
         return np.sqrt(np.maximum(squared, 0)), ids.astype(np.int64)
+
+
+def _hnswlib() -> Any:
+    return require("hnswlib", "hnswlib", "the bank hnsw")

@@ -1,33 +1,48 @@
-"""edge-vad bundle: what is in a bundle, and whether it is whole."""
+"""edge-vad bundle: what is in a bundle, whose it is, and whether it works here."""
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
+from edge_vad import archive
 from edge_vad.bundle import Bundle, read_bundle
 from edge_vad.commands.options import Parser, add_profile, profile_of
-from edge_vad.detector import Detector
+from edge_vad.difference import differences
+from edge_vad.errors import KeyFileError, OutputError, SelfTestError
+from edge_vad.files import write_atomically
+from edge_vad.manifest import MANIFEST, SIGNATURE
+from edge_vad.self_test import check_in_child
+from edge_vad.signature import generate, read_secret_key
+from edge_vad.trust import Trust, load_trust
+
+PASSWORD = "EDGE_VAD_KEY_PASSWORD"
+EXIT_DOES_NOT_HOLD = 3
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = Parser("bundle", "edge-vad bundle inspect|verify site.evb")
-    parser.add_argument("action", choices=("inspect", "verify"))
-    parser.add_argument("bundle", metavar="FILE.evb")
-    parser.add_argument("--json", action="store_true", help="inspect: the manifest and the calibration as JSON")
-    add_profile(parser)
+    parser = Parser("bundle", "edge-vad bundle inspect|verify|check|diff|sign|keygen ... --help")
+    actions = parser.add_subparsers(dest="action", required=True, parser_class=ArgumentParser)
+    for name, (function, add_options, text) in ACTIONS.items():
+        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        add_options(action)
+        action.set_defaults(function=function)
     options = parser.parse_args(arguments)
+    return int(options.function(options))
+
+
+def inspect(options: Namespace) -> int:
     bundle = read_bundle(options.bundle)
-    if options.action == "verify":
-        Detector.open(bundle, profile_of(options))
-        sys.stdout.write(
-            f"{options.bundle}: whole: {len(bundle.members)} members, all hashes and bindings hold, self-test passed\n"
-        )
-    elif options.json:
+    if options.json:
         described = {
-            "manifest": bundle.manifest,
+            "id": bundle.id,
+            "manifest": asdict(bundle.manifest),
             "calibration": bundle.calibration,
             "preprocessing": bundle.preprocessing,
         }
@@ -37,38 +52,160 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def verify(options: Namespace) -> int:
+    trust = _trust(options)
+    bundle = read_bundle(options.bundle, trust)
+    _say(
+        f"{options.bundle}: holds: {len(bundle.manifest.files)} files by size and hash, bindings, "
+        f"{len(bundle.manifest.models)} models within the rules; {bundle.signature} (policy {trust.policy})"
+    )
+    return 0
+
+
+def check(options: Namespace) -> int:
+    profile = profile_of(options)
+    bundle = read_bundle(options.bundle, _trust(options))
+    try:
+        check_in_child(options.bundle, bundle.id, profile)
+    except SelfTestError as error:
+        sys.stderr.write(f"edge-vad bundle: {error}\n")
+        return EXIT_DOES_NOT_HOLD
+    _say(f"{options.bundle}: works here: golden self-test passed with {profile.inference.backend} ({profile.name})")
+    return 0
+
+
+def diff(options: Namespace) -> int:
+    lines = differences(read_bundle(options.bundle), read_bundle(options.other))
+    _say("\n".join(lines) if lines else "the same content")
+    return 0
+
+
+def sign(options: Namespace) -> int:
+    bundle = read_bundle(options.bundle)
+    key = read_secret_key(options.key, _ask_password)
+    manifest = bundle.manifest
+    comment = f"bundle {manifest.name} serial {manifest.serial}"
+    signature = key.sign(bundle.members[MANIFEST], comment)
+    contents = {name: data for name, data in bundle.members.items() if name not in (MANIFEST, SIGNATURE)}
+    members = {MANIFEST: bundle.members[MANIFEST], SIGNATURE: signature, **contents}
+    write_atomically(options.bundle, archive.pack(members))
+    read_bundle(options.bundle, Trust("required", (key.public,)))
+    _say(f"{options.bundle}: signed by key {key.public.label}; trusted comment: {comment}")
+    return 0
+
+
+def keygen(options: Namespace) -> int:
+    secret, public = (options.out.with_name(options.out.name + suffix) for suffix in (".key", ".pub"))
+    for path in (secret, public):
+        if path.exists():
+            raise OutputError(f"{path}: is there already; a key is never overwritten: name another one")
+    password = _ask_password() if options.password else ""
+    if options.password and not password:
+        raise KeyFileError("an empty password protects nothing; leave --password out, or give one")
+    key = generate()
+    write_atomically(secret, key.text(password).encode(), 0o600)
+    write_atomically(public, key.public.text().encode())
+    _say(f"{secret}: keep it secret ({'with' if password else 'no'} password)\n{public}: install it on the devices")
+    return 0
+
+
+def _bundle_option(parser: ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="FILE.evb")
+
+
+def _inspect_options(parser: ArgumentParser) -> None:
+    _bundle_option(parser)
+    parser.add_argument("--json", action="store_true", help="manifest, calibration and preprocessing as JSON")
+
+
+def _trust_options(parser: ArgumentParser) -> None:
+    _bundle_option(parser)
+    parser.add_argument("--trusted", type=Path, metavar="NAME.pub|DIR", help="require a signature by one of these keys")
+    add_profile(parser)
+
+
+def _diff_options(parser: ArgumentParser) -> None:
+    _bundle_option(parser)
+    parser.add_argument("other", type=Path, metavar="OTHER.evb")
+
+
+def _sign_options(parser: ArgumentParser) -> None:
+    _bundle_option(parser)
+    parser.add_argument("--key", type=Path, required=True, metavar="NAME.key", help="a secret key, of minisign too")
+
+
+def _keygen_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="NAME", help="writes NAME.key and NAME.pub")
+    parser.add_argument("--password", action="store_true", help=f"encrypt the key (asks, or takes ${PASSWORD})")
+
+
+ACTIONS: dict[str, tuple[Callable[[Namespace], int], Callable[[ArgumentParser], None], str]] = {
+    "inspect": (inspect, _inspect_options, "what is in it"),
+    "verify": (verify, _trust_options, "whether it is whole, and whose it is; runs nothing of it"),
+    "check": (
+        check,
+        _trust_options,
+        "whether it works here: the golden self-test with this device's backend, in a limited child",
+    ),
+    "diff": (diff, _diff_options, "what changed between two: encoder, banks, thresholds, sizes"),
+    "sign": (sign, _sign_options, "sign its manifest, inside the bundle"),
+    "keygen": (keygen, _keygen_options, "a new pair of keys, in minisign's formats"),
+}
+
+
 def describe(bundle: Bundle) -> str:
     """The bundle for people: method, encoder, banks, threshold, sizes."""
-    manifest, calibration = bundle.manifest, bundle.calibration["calibration"]
-    size = bundle.preprocessing["image_size"]
-    tail, footage = calibration["tail"], manifest["footage"]
+    manifest, scored = bundle.manifest, bundle.calibration
+    calibration, size = scored["calibration"], bundle.preprocessing.get("image_size")
+    tail, footage = calibration["tail"], manifest.footage
+    pixels = f"{size[0]}x{size[1]} pixels, " if size else ""
+    schema = ".".join(map(str, manifest.schema))
     lines = [
-        f"name       {manifest['name']} (serial {manifest['serial']}, schema {_schema(manifest)}, {manifest['written_by']})",
-        f"method     {manifest['method']}, {size[0]}x{size[1]} pixels, a frame every {bundle.calibration['period_s']:g} s",
+        f"name       {manifest.name} (serial {manifest.serial}, schema {schema}, {manifest.written_by})",
+        f"method     {manifest.method}, {pixels}a frame every {scored['period_s']:g} s",
     ]
-    for role, model in sorted(manifest["models"].items()):
-        details = [str(model["name"])]
-        if "precision" in model:
-            details.append(
-                f"{model['precision']}, taps {', '.join(model['taps'])}, cosine to fp32 {model['cosine_to_fp32']}"
-            )
+    for role, model in sorted(manifest.models.items()):
+        details = [model.name, model.precision]
+        if model.taps:
+            details.append(f"taps {', '.join(model.taps)}, cosine to fp32 {model.cosine_to_fp32}")
         lines.append(f"{role:<10} {'; '.join(details)}, {len(bundle.model(role)):,} bytes")
-    for name, bank in sorted(manifest["banks"].items()):
-        stored = len(bundle.members[bank["file"]])
+    for name, bank in sorted(manifest.banks.items()):
+        stored = len(bundle.members[bank.file])
+        graph = bundle.graph(name)
+        index = f", search graph {len(graph):,} bytes" if graph else ""
         lines.append(
-            f"bank       {name:<16} {bank['rows']:>7,} rows x {bank['dimensions']} ({bank['vectors']}), {stored:,} bytes"
+            f"bank       {name:<16} {bank.rows:>7,} rows x {bank.dimensions} ({bank.vectors}), {stored:,} bytes{index}"
         )
     weights = ", ".join(f"{name} {c['weight']:g}" for name, c in sorted(calibration["components"].items()))
     lines += [
         f"weights    {weights}",
         f"threshold  1.0 = {tail['threshold']:.2f} deviations ({tail['low']:.2f} to {tail['high']:.2f}, 90 %): "
         f"{tail['budget_per_hour']:g} false alarms per hour, from {60 * tail['hours']:.1f} minutes",
-        f"footage    {footage['clips']} clips, {footage['frames_processed']} frames, coreset {footage['ratio']:.0%}",
-        f"features   {manifest['features'][:16]}",
+        f"footage    {footage.clips} clips, {footage.frames_processed} frames, coreset {footage.ratio:.0%}",
+        f"signature  {'signed; whose it is: edge-vad bundle verify' if SIGNATURE in bundle.members else 'none'}",
+        f"id         {bundle.id}",
         f"size       {bundle.n_bytes:,} bytes",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _schema(manifest: dict[str, Any]) -> str:
-    return ".".join(str(part) for part in manifest["schema"])
+def _trust(options: Namespace) -> Trust:
+    """The keys of --trusted, all of them required; else what the profile says."""
+    if options.trusted is None:
+        return profile_of(options).trust.load()
+    if not options.trusted.exists():
+        raise KeyFileError(f"{options.trusted}: no such key file or folder")
+    return load_trust(options.trusted, "required")
+
+
+def _ask_password() -> str:
+    found = os.environ.get(PASSWORD)
+    if found is not None:
+        return found
+    if not sys.stdin.isatty():
+        raise KeyFileError(f"the key has a password: set ${PASSWORD}")
+    return getpass.getpass("password of the key: ")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class Method(ABC):
 
     Optional
     --------
-    golden(frames)      named arrays that the golden self-test compares.
+    golden(frames)      named arrays that the golden self-test compares; embedding... and distances beside components.
     """
 
     @classmethod
@@ -62,10 +62,14 @@ class Method(ABC):
         """Forget the past."""
 
     def golden(self, frames: list[Frame]) -> dict[str, np.ndarray]:
-        """Named float32 arrays that a healthy installation reproduces from ``frames``."""
+        """Named float32 arrays that a healthy installation reproduces from ``frames``; ``components`` is one of them."""
         self.reset()
         observations = [self.observe(frame) for frame in frames]
         self.reset()
-        names = sorted(observations[-1].components)
-        rows: list[list[Any]] = [[observation.components[name] for name in names] for observation in observations]
-        return {"components": np.array(rows, dtype=np.float32)}
+        return {"components": component_rows(observations)}
+
+
+def component_rows(observations: Sequence[Observation]) -> Float32:
+    """Raw components (n, k) of n frames, in the order of their sorted names."""
+    names = sorted(observations[-1].components)
+    return np.array([[seen.components[name] for name in names] for seen in observations], dtype=np.float32)

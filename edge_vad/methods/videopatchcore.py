@@ -15,7 +15,7 @@ from edge_vad.banks.base import Bank, open_bank
 from edge_vad.bundle import Bundle
 from edge_vad.errors import BundleFormatError
 from edge_vad.features import Encoder
-from edge_vad.methods.base import Method, Observation
+from edge_vad.methods.base import Method, Observation, component_rows
 from edge_vad.object_detector import ObjectDetector
 from edge_vad.streams import COMPONENTS, OBJECT_PREFIX, Extractor, FrameFeatures, LocalFeatures, Settings, Stopwatch
 from edge_vad.strict import from_plain
@@ -108,7 +108,7 @@ class VideoPatchCore(Method):
         detector = None
         if settings.objects is not None:
             detector = ObjectDetector(backend(bundle.model("detector"), threads=threads, device=device), settings.objects)
-        banks = {name: open_bank(bank, bundle.rows(name)) for name in bundle.bank_names}
+        banks = {name: open_bank(bank, bundle.rows(name), bundle.graph(name)) for name in bundle.bank_names}
         return cls(Extractor(settings, encoder, detector), BankSearch(settings, banks))
 
     def reset(self) -> None:
@@ -117,3 +117,39 @@ class VideoPatchCore(Method):
 
     def observe(self, frame: Frame) -> Observation:
         return self._search(self._extractor(frame))
+
+    def golden(self, frames: list[Frame]) -> dict[str, np.ndarray]:
+        """Components, the mean ``distances`` of each frame's regions, and the ``embedding.NAME`` behind each bank."""
+        self.reset()
+        features = [self._extractor(frame) for frame in frames]
+        seen = [self._search(found) for found in features]
+        self.reset()
+        names = sorted(seen[-1].region_components)
+        distances = [[_mean(observation.region_components[name]) for name in names] for observation in seen]
+        return {
+            "components": component_rows(seen),
+            "distances": np.array(distances, dtype=np.float32),
+            **{f"embedding.{name}": values for name, values in _embeddings(features).items()},
+        }
+
+
+def _embeddings(features: list[FrameFeatures]) -> dict[str, Float32]:
+    """Root mean square (n, c) of each frame's rows, by bank; 0 where a frame has none. A mean would not see pooling."""
+    found: dict[str, list[Float32 | None]] = {}
+    for i, frame in enumerate(features):
+        rows = {prefix + kind: r for prefix, local in frame.local.items() for kind, r in local.rows.items()}
+        if frame.highlevel is not None:
+            rows["highlevel"] = frame.highlevel[None, None]
+        for name, values in rows.items():
+            squares = np.square(values.reshape(-1, values.shape[-1]))
+            found.setdefault(name, [None] * len(features))[i] = np.sqrt(squares.mean(axis=0))
+    return {name: _stacked(values) for name, values in found.items()}
+
+
+def _stacked(values: list[Float32 | None]) -> Float32:
+    width = next(len(v) for v in values if v is not None)
+    return np.stack([np.zeros(width, np.float32) if v is None else v for v in values]).astype(np.float32)
+
+
+def _mean(values: Float32) -> float:
+    return float(values.mean()) if len(values) else 0.0

@@ -1,0 +1,82 @@
+"""The golden self-test in a process of its own, with limits: a model that hangs, crashes or eats the memory stays there.
+
+The parent calls `check_in_child`; the child is this module: python -m edge_vad.self_test BUNDLE ID < profile.json
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from edge_vad.errors import BundleIntegrityError, EdgeVadError, ProfileError, SelfTestError
+from edge_vad.profile import Profile
+from edge_vad.strict import from_plain, to_plain
+
+EXIT_ERROR = 1
+
+
+def check_in_child(bundle: Path, bundle_id: str, profile: Profile) -> None:
+    """Open the bundle (a file or a folder) with the profile's backend in a limited child, golden frames and all.
+
+    Raises SelfTestError when that fails, also by a crash, too much memory or too much time. bundle_id: what must lie there.
+    """
+    limits = profile.store
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "edge_vad.self_test", str(bundle), bundle_id],
+            input=json.dumps(to_plain(profile)),
+            capture_output=True,
+            text=True,
+            timeout=limits.self_test_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SelfTestError(f"{bundle}: the self-test took more than {limits.self_test_s:g} s and was ended") from error
+    if child.returncode == 0:
+        return
+    lines = child.stderr.strip().splitlines()
+    why = lines[-1] if lines else "without a word"
+    if child.returncode == EXIT_ERROR and why.startswith(f"{SelfTestError.__name__}: "):
+        raise SelfTestError(f"{bundle}: {why.partition(': ')[2]}")
+    if child.returncode < 0:
+        why = f"ended by {signal.Signals(-child.returncode).name}"
+    raise SelfTestError(f"{bundle}: the self-test did not end well (limit {limits.self_test_mb} MB): {why}")
+
+
+def main(arguments: list[str]) -> int:
+    """The child: 0 when the bundle opens and its golden frames agree; else one line on standard error."""
+    path, bundle_id = arguments
+    profile = from_plain(Profile, json.load(sys.stdin), "profile", ProfileError)
+    _limit(profile.store.self_test_mb)
+    from edge_vad.bundle import read_bundle
+    from edge_vad.detector import Detector
+
+    try:
+        bundle = read_bundle(path)
+        if bundle.id != bundle_id:
+            raise BundleIntegrityError("it was exchanged while it was checked")
+        Detector.open(bundle, profile)
+    except MemoryError:
+        sys.stderr.write(f"{SelfTestError.__name__}: it needs more memory than {profile.store.self_test_mb} MB\n")
+        return EXIT_ERROR
+    except EdgeVadError as error:
+        sys.stderr.write(f"{SelfTestError.__name__}: {error}\n")
+        return EXIT_ERROR
+    return 0
+
+
+def _limit(megabytes: int) -> None:
+    """Bound this process's memory, not its address space: runtimes reserve a lot of that and use little."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = megabytes * 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit if hard == resource.RLIM_INFINITY else min(limit, hard)))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,424 @@
+"""The bundles on a device: one runs, one is ready to take over, and every step between them survives a power cut.
+
+    bundles/<id>/     unpacked bundles, never changed; <id> is the SHA-256 of the manifest
+    state/current     link to the bundle that runs             state/previous   link to the one that ran before it
+    state/candidate   link to the one installed last           state/trial.json attempts of an unconfirmed current
+    state/serial.json highest serial that was confirmed        state/rollback.json what was given up last, and why
+    derived/<id>/     search graphs that this device made; can be deleted at any time
+
+Source: docs/store.md. Nothing outside the folder is written. All changes to ``state`` are made under a lock, each by
+one atomic rename that is synced before the next, so what lies there is valid after every prefix of them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edge_vad import tensorfile
+from edge_vad.banks.base import CROSSOVER_ROWS
+from edge_vad.bundle import Bundle, read_bundle
+from edge_vad.errors import BundleError, BundleFormatError, BundleTargetError, EdgeVadError, StoreError
+from edge_vad.files import (
+    forget_cached,
+    link_atomically,
+    make_folder,
+    read_regular,
+    remove,
+    sync_folder,
+    write_atomically,
+    write_new,
+    writing,
+)
+from edge_vad.manifest import sha256
+from edge_vad.trust import UNCHECKED, Trust
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+ID = re.compile(r"[0-9a-f]{64}")
+LOCK_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A bundle in the store. state: current, previous, candidate, trial n/m; error: why it cannot run."""
+
+    id: str
+    name: str
+    serial: int
+    n_bytes: int
+    states: tuple[str, ...]
+    error: str = ""
+
+
+class Store:
+    """The store in one folder.
+
+    install -> activate -> (the runtime) start -> confirm, and rollback whenever one of them does not hold.
+    """
+
+    def __init__(self, folder: Path, trust: Trust = UNCHECKED, attempts: int = 3) -> None:
+        """trust: whose bundles are installed and run; attempts: starts before an unconfirmed bundle is given up."""
+        self.folder = folder
+        self._trust = trust
+        self._attempts = attempts
+        self._bundles, self._state, self._derived = (folder / name for name in ("bundles", "state", "derived"))
+
+    # What is there
+
+    @property
+    def current(self) -> str | None:
+        """Id of the bundle that runs."""
+        return self._link("current")
+
+    @property
+    def previous(self) -> str | None:
+        """Id of the bundle that `rollback` returns to."""
+        found = self._link("previous")
+        return None if found == self.current else found
+
+    @property
+    def attempts_made(self) -> int | None:
+        """Starts of the current bundle while it is on trial; None when it is confirmed."""
+        trial = self._record("trial")
+        return int(trial.get("attempts", 0)) if trial.get("id") == self.current is not None else None
+
+    def find(self, prefix: str) -> str:
+        """The one installed id that begins with ``prefix``. Raises StoreError."""
+        found = [name for name in self._installed() if name.startswith(prefix)]
+        if len(found) != 1:
+            problem = "no bundle" if not found else f"{len(found)} bundles"
+            raise StoreError(f"{self.folder}: {problem} with an id that begins with {prefix!r}; see edge-vad store list")
+        return found[0]
+
+    def entries(self) -> list[Entry]:
+        """Every installed bundle, the current one first, then the previous one."""
+        order = {self.current: 0, self.previous: 1}
+        return [self._entry(name) for name in sorted(self._installed(), key=lambda i: (order.get(i, 2), i))]
+
+    def load(self, bundle_id: str) -> Bundle:
+        """An installed bundle, verified again, with the search graphs that this device made for it. Raises BundleError."""
+        bundle = read_bundle(self._bundles / bundle_id, self._trust)
+        if bundle.id != bundle_id:
+            raise BundleFormatError(f"{self._bundles / bundle_id}: holds another bundle; install it again")
+        return Bundle(bundle.manifest, bundle.members, bundle.signature, self._graphs(bundle))
+
+    # Changes
+
+    def install(self, path: Path, self_test: Callable[[Path, str], None] | None = None, *, allow_older: bool = False) -> str:
+        """Bring a bundle into the store without any effect on what runs; returns its id.
+
+        Verified, copied, read again from the medium, self-tested there (self_test: called with folder and id), and only
+        then given its name. Installing what is installed changes nothing. Raises BundleError, OutputError or StoreError.
+        """
+        bundle = read_bundle(path, self._trust)
+        self._check_serial(bundle, allow_older)
+        with writing(self.folder):
+            for folder in (self.folder, self._bundles, self._state, self._derived):
+                make_folder(folder)
+            with self._locked():
+                installed = self._is_whole(bundle.id)
+                if installed:
+                    self._propose(bundle.id)
+            if not installed:
+                self._copy(bundle, self._bundles / f".new-{bundle.id[:16]}-{os.getpid()}", self_test)
+        return bundle.id
+
+    def activate(self, bundle_id: str, *, allow_older: bool = False) -> None:
+        """Make an installed bundle the current one, on trial until it is confirmed. Raises BundleError or StoreError."""
+        with writing(self.folder), self._locked():
+            self._check_serial(self.load(bundle_id), allow_older)
+            current = self.current
+            if bundle_id == current:
+                return
+            on_trial = self.attempts_made is not None
+            write_atomically(self._state / "trial.json", _json({"id": bundle_id, "attempts": 0}))
+            if current is not None and not on_trial:  # what never proved itself is not what to go back to
+                link_atomically(self._state / "previous", f"../bundles/{current}")
+            link_atomically(self._state / "current", f"../bundles/{bundle_id}")
+
+    def start(self, open_bundle: Callable[[Bundle], T]) -> T:
+        """What ``open_bundle`` makes of the current bundle; of the previous one where the current one cannot run.
+
+        Attempts on trial are counted before anything is loaded. Raises StoreError when neither can run.
+        """
+        failures = []
+        for bundle_id in self._to_try():
+            try:
+                return open_bundle(self.load(bundle_id))
+            except EdgeVadError as error:
+                failures.append(f"{bundle_id[:12]}: {error}")
+                self._give_up(bundle_id, str(error))
+        raise StoreError(
+            f"{self.folder}: no bundle can run; install and activate one ({'; '.join(failures) or 'it is empty'})"
+        )
+
+    def confirm(self, bundle_id: str | None = None) -> None:
+        """The current bundle has proved itself: end its trial, and let no older one be installed from now on.
+
+        bundle_id: the one that did; nothing happens when another one was made current since.
+        """
+        if self.attempts_made is None:
+            return
+        with writing(self.folder), self._locked():
+            current = self.current
+            if current is None or self.attempts_made is None or bundle_id not in (None, current):
+                return
+            serial = max(self.load(current).manifest.serial, self.serial)
+            write_atomically(self._state / "serial.json", _json({"serial": serial}))
+            self._end_trial()
+
+    def rollback(self, reason: str = "by hand") -> str:
+        """Return to the previous bundle; returns its id. Raises StoreError where there is none that can run."""
+        with writing(self.folder), self._locked():
+            current, previous = self.current, self.previous
+            if previous is None:
+                raise StoreError(f"{self.folder}: there is no previous bundle to return to; see edge-vad store list")
+            try:
+                self.load(previous)
+            except BundleError as error:
+                raise StoreError(f"the previous bundle cannot run, the current one stays: {error}") from error
+            link_atomically(self._state / "current", f"../bundles/{previous}")
+            self._end_trial()
+            write_atomically(self._state / "rollback.json", _json({"from": current, "to": previous, "reason": reason}))
+        return previous
+
+    def collect_garbage(self) -> list[str]:
+        """Delete what is neither current, previous nor installed last, and what broken installs left; returns names."""
+        gone: list[str] = []
+        if not self._state.is_dir():
+            return gone
+        with writing(self.folder), self._locked():
+            kept = {self._link(name) for name in ("current", "previous", "candidate")}
+            for path in sorted(self._bundles.iterdir()):
+                if path.name in kept or not _is_left_alone(path):
+                    continue
+                doomed = path
+                if ID.fullmatch(path.name):  # in one step: half a bundle never has a bundle's name
+                    doomed = path.with_name(f".old-{path.name}")
+                    path.rename(doomed)
+                    sync_folder(self._bundles)
+                remove(doomed)
+                gone.append(path.name)
+            for path in sorted(self._derived.iterdir()):
+                if path.name not in kept:
+                    remove(path)
+        return gone
+
+    @property
+    def serial(self) -> int:
+        """The highest serial that was confirmed here."""
+        return int(self._record("serial").get("serial", 0))
+
+    @property
+    def last_rollback(self) -> dict[str, Any]:
+        """from, to, reason of the last rollback; empty when there was none."""
+        return self._record("rollback")
+
+    # Steps
+
+    def _copy(self, bundle: Bundle, staging: Path, self_test: Callable[[Path, str], None] | None) -> None:
+        remove(staging)
+        staging.mkdir()
+        lease = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lease, fcntl.LOCK_EX)  # tells collect_garbage that somebody is at work here
+            _unpack(bundle, staging)
+            again = read_bundle(staging, self._trust)
+            if again.id != bundle.id:
+                raise BundleFormatError(f"{staging}: the medium does not keep what is written; replace it")
+            if self_test:
+                self_test(staging, bundle.id)
+            self._derive(bundle)
+            with self._locked():
+                self._publish(staging, bundle.id)
+        finally:
+            os.close(lease)
+            remove(staging)
+
+    def _publish(self, staging: Path, bundle_id: str) -> None:
+        """Give a complete bundle its name; a damaged one of that name makes room."""
+        if not self._is_whole(bundle_id):
+            final, damaged = self._bundles / bundle_id, self._bundles / f".old-{bundle_id}"
+            remove(damaged)
+            if final.exists():
+                final.rename(damaged)
+            staging.rename(final)
+            sync_folder(self._bundles)
+            remove(damaged)
+        self._propose(bundle_id)
+
+    def _propose(self, bundle_id: str) -> None:
+        link_atomically(self._state / "candidate", f"../bundles/{bundle_id}")
+
+    def _derive(self, bundle: Bundle) -> None:
+        """Make the search graphs that a large bank comes without; what fails costs speed, not detection."""
+        wanted = [n for n, b in bundle.manifest.banks.items() if b.rows >= CROSSOVER_ROWS and bundle.graph(n) is None]
+        if not wanted:
+            return
+        from edge_vad.banks.hnsw import HnswBank
+
+        folder = self._derived / bundle.id
+        make_folder(folder)
+        for name in wanted:
+            log.info("making the search graph of %s, %d rows", name, bundle.manifest.banks[name].rows)
+            try:
+                graph = HnswBank(bundle.rows(name)).graph({"bank": _bank_hash(bundle, name)})
+                write_atomically(folder / f"{name}.safetensors", graph)
+            except EdgeVadError as error:
+                log.warning("no search graph for %s: %s", name, error)
+
+    def _graphs(self, bundle: Bundle) -> dict[str, bytes]:
+        """The graphs under ``derived`` that belong to the bundle's banks."""
+        found = {}
+        for name in bundle.bank_names:
+            path = self._derived / bundle.id / f"{name}.safetensors"
+            try:
+                graph = read_regular(path, 2**30)
+                if tensorfile.metadata(graph, str(path)).get("bank") == _bank_hash(bundle, name):
+                    found[name] = graph
+            except FileNotFoundError:
+                continue
+            except (OSError, BundleFormatError) as error:
+                log.warning("%s; searching without it", error)
+        return found
+
+    def _to_try(self) -> list[str]:
+        """The ids to start, in order. Counts an attempt on trial; one that cannot be counted is not made."""
+        current, previous, attempts = self.current, self.previous, self.attempts_made
+        order = (current, previous)
+        if current is not None and attempts is not None and attempts >= self._attempts:
+            self._give_up(current, f"not confirmed after {attempts} starts")
+            order = (previous, current)
+        elif attempts is not None:
+            try:
+                with writing(self._state), self._locked():
+                    write_atomically(self._state / "trial.json", _json({"id": current, "attempts": attempts + 1}))
+            except EdgeVadError as error:
+                log.error("the attempt cannot be counted, so the previous bundle runs: %s", error)
+                order = (previous, current)
+        return [bundle_id for bundle_id in order if bundle_id is not None]
+
+    def _give_up(self, bundle_id: str, reason: str) -> None:
+        """Return to the previous bundle durably, where that can be done; it is tried in any case."""
+        log.error("bundle %s cannot run: %s", bundle_id[:12], reason)
+        if bundle_id != self.current or self.previous is None:
+            return
+        try:
+            log.error("rolled back to bundle %s", self.rollback(reason)[:12])
+        except EdgeVadError as error:
+            log.error("the rollback is not recorded: %s", error)
+
+    def _end_trial(self) -> None:
+        remove(self._state / "trial.json")
+        sync_folder(self._state)
+
+    def _check_serial(self, bundle: Bundle, allow_older: bool) -> None:
+        if bundle.manifest.serial < self.serial and not allow_older:
+            raise BundleTargetError(
+                f"{bundle.manifest.name}: serial {bundle.manifest.serial} is older than {self.serial}, which ran here; "
+                "build it with a higher --serial, or insist with --allow-older"
+            )
+
+    def _is_whole(self, bundle_id: str) -> bool:
+        try:
+            return read_bundle(self._bundles / bundle_id, self._trust).id == bundle_id
+        except BundleError:
+            return False
+
+    def _installed(self) -> list[str]:
+        try:
+            return sorted(path.name for path in self._bundles.iterdir() if ID.fullmatch(path.name))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"{self._bundles}: cannot be read: {error.strerror}; run as a user who may") from error
+
+    def _entry(self, bundle_id: str) -> Entry:
+        attempts = self.attempts_made
+        linked = {"current": self.current, "previous": self.previous, "candidate": self._link("candidate")}
+        states = [name for name, linked_id in linked.items() if linked_id == bundle_id]
+        if bundle_id == self.current and attempts is not None:
+            states.append(f"trial {attempts}/{self._attempts}")
+        try:
+            bundle = self.load(bundle_id)
+        except BundleError as error:
+            return Entry(bundle_id, "?", 0, 0, tuple(states), str(error))
+        size = sum(len(data) for data in bundle.members.values())
+        return Entry(bundle_id, bundle.manifest.name, bundle.manifest.serial, size, tuple(states))
+
+    def _link(self, name: str) -> str | None:
+        try:
+            target = (self._state / name).readlink().name
+        except OSError:
+            return None
+        return target if ID.fullmatch(target) else None
+
+    def _record(self, name: str) -> dict[str, Any]:
+        """A JSON object under ``state``; empty when there is none."""
+        try:
+            value = json.loads(read_regular(self._state / f"{name}.json", 2**16))
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Changes of one process at a time; the lock dies with its process."""
+        handle = os.open(self._state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            deadline = time.monotonic() + LOCK_S
+            while not _try_lock(handle):
+                if time.monotonic() > deadline:
+                    raise StoreError(f"{self.folder}: in use by another process for {LOCK_S:g} s; try again")
+                time.sleep(0.02)
+            yield
+        finally:
+            os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_left_alone(path: Path) -> bool:
+    """Whether no install is at work in a folder."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _try_lock(handle)
+    finally:
+        os.close(handle)
+
+
+def _unpack(bundle: Bundle, folder: Path) -> None:
+    """Write the members of a bundle as files, synced with all their folders, and out of the kernel's cache."""
+    inner = sorted({folder / name.split("/")[0] for name in bundle.members if "/" in name})
+    for path in inner:
+        path.mkdir()
+    for name, data in bundle.members.items():
+        write_new(folder / name, data)
+    for path in (*inner, folder):
+        sync_folder(path)
+    for name in bundle.members:
+        forget_cached(folder / name)
+
+
+def _bank_hash(bundle: Bundle, bank: str) -> str:
+    return sha256(bundle.members[bundle.manifest.banks[bank].file])
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True).encode() + b"\n"

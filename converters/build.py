@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from edge_vad.converters.encoders import OnnxEncoder, features, load_encoder, quantize
-from edge_vad.converters.memory import bank_names, cross_fit, extract, memorise
+from edge_vad.converters.memory import cross_fit, extract, memorise
 from edge_vad.converters.normal_footage import calibration_pictures, inspect_footage, measure
 from edge_vad.converters.objects import load_object_detector
 from edge_vad.converters.packing import bundle_members, describe_bundle
@@ -56,9 +56,9 @@ def build(clips: Sequence[Clip], out: Path, settings: BuildSettings, name: str |
         scene = replace(scene, objects=detector[1], components=scored_components(settings))
     parts = extract(clips, scene, encoder, detector, settings.fps)
     coresets = [memorise(part, scene, settings.ratio) for part in progress(parts, "coreset", len(parts))]
-    for empty in (n for n in bank_names(scene) if not any(n in c for c in coresets)):
+    for empty in (n for n in scene.banks if not any(n in c for c in coresets)):
         raise SourceError(f"nothing fell into the memory bank {empty!r}: nothing moves in the normal footage; film longer")
-    stored = {n: compress(np.concatenate([c[n] for c in coresets if n in c]), settings.vectors) for n in bank_names(scene)}
+    stored = {n: compress(np.concatenate([c[n] for c in coresets if n in c]), settings.vectors) for n in scene.banks}
     calibration = cross_fit(parts, coresets, scene, settings)
     members = bundle_members(clips, scene, settings, models, stored, calibration, encoder)
     description = describe_bundle(name or out.stem, scene, settings, models, stored, similarity, parts, encoder, len(clips))

@@ -134,9 +134,11 @@ def describe(model: Any, spec: EncoderSpec, outputs: Sequence[str]) -> OnnxEncod
 
 
 def _preprocessing(model: Any, spec: EncoderSpec) -> Preprocessing:
-    return Preprocessing(
-        spec.mean, spec.std, spec.colour_order, spec.multiple, spec.taps, model.graph.input[0].name, spec.fixed_size
-    )
+    name = model.graph.input[0].name
+    try:
+        return Preprocessing(spec.mean, spec.std, spec.colour_order, spec.multiple, spec.taps, name, spec.fixed_size)
+    except ValueError as error:
+        raise EncoderError(f"encoder: {error}") from error
 
 
 def _from_file(path: Path, spec: EncoderSpec | None, changes: Mapping[str, Any]) -> OnnxEncoder:
@@ -259,7 +261,7 @@ def _planes(preprocessing: Preprocessing, pictures: UInt8) -> Float32:
     class Catcher:
         def run(self, inputs: dict[str, Float32]) -> dict[str, Float32]:
             caught.extend(inputs.values())
-            return dict.fromkeys(preprocessing.taps, np.zeros(0, dtype=np.float32))
+            return dict.fromkeys(preprocessing.taps, np.zeros((len(pictures), 1, 1, 1), dtype=np.float32))
 
     Encoder(Catcher(), preprocessing)(pictures)  # type: ignore[arg-type]
     return caught[0]

@@ -36,11 +36,6 @@ class Part:
     features: list[FrameFeatures]
 
 
-def bank_names(scene: Settings) -> list[str]:
-    """The components that have a memory bank."""
-    return [name for name in scene.components if not name.endswith("speed")]
-
-
 def extract(
     clips: Sequence[Clip],
     scene: Settings,
@@ -84,7 +79,7 @@ def part_rows(part: Part, name: str) -> list[Float32]:
 def memorise(part: Part, scene: Settings, ratio: float) -> dict[str, Float32]:
     """The coreset of every bank of one part; a bank that nothing fell into is left out."""
     kept = {}
-    for name in bank_names(scene):
+    for name in scene.banks:
         rows = part_rows(part, name)
         if rows and sum(len(r) for r in rows):
             all_rows = np.concatenate(rows)
@@ -96,7 +91,7 @@ def cross_fit(
     parts: Sequence[Part], coresets: Sequence[Mapping[str, Float32]], scene: Settings, settings: BuildSettings
 ) -> Calibration:
     """Calibrate on every part, scored against the memory of the others."""
-    names = bank_names(scene)
+    names = scene.banks
     footage = []
     for i, part in enumerate(progress(parts, "calibrate", len(parts))):
         others = {n: np.concatenate([c[n] for j, c in enumerate(coresets) if n in c and (j != i or len(parts) == 1)] or

@@ -12,7 +12,7 @@ from edge_vad.converters.measure import measure_perspective, measure_speed, nois
 from edge_vad.converters.settings import BuildSettings, scored_components
 
 from edge_vad.cameras import open_camera
-from edge_vad.errors import SourceError
+from edge_vad.errors import ProfileError, SourceError
 from edge_vad.features import Preprocessing
 from edge_vad.footage import Clip
 from edge_vad.motion import MotionSettings, RegionProposer, RgbDifference
@@ -69,18 +69,21 @@ def measure(
     motion, stride = measure_speed(runs, factor, motion, perspective, fps, settings.stride)
     log.info("an object is %.0f px tall at the lower edge; usual speed %.2f heights per second",
              float(perspective.height(np.array(size[1] // factor))), motion.usual_speed)  # fmt: skip
-    return Settings(
-        image_size=size,
-        factor=factor,
-        fps=fps,
-        stride=stride,
-        perspective=perspective,
-        preprocessing=preprocessing,
-        components=tuple(name for name in scored_components(settings) if not name.startswith(OBJECT_PREFIX)),
-        motion=motion,
-        local=local,
-        highlevel=settings.highlevel,
-    )
+    try:
+        return Settings(
+            image_size=size,
+            factor=factor,
+            fps=fps,
+            stride=stride,
+            perspective=perspective,
+            preprocessing=preprocessing,
+            components=tuple(name for name in scored_components(settings) if not name.startswith(OBJECT_PREFIX)),
+            motion=motion,
+            local=local,
+            highlevel=settings.highlevel,
+        )
+    except ValueError as error:
+        raise ProfileError(f"the settings do not fit the footage: {error}") from error
 
 
 def calibration_pictures(clips: Sequence[Clip], scene: Settings, fps: float | None) -> list[UInt8]:

@@ -32,7 +32,7 @@ from edge_vad.manifest import (
     fingerprint,
     sha256,
 )
-from edge_vad.methods.videopatchcore import BankSearch, VideoPatchCore
+from edge_vad.methods.videopatchcore import BankSearch, VideoPatchCore, bank_sums
 from edge_vad.object_detector import ObjectDetector
 from edge_vad.plugins import load
 from edge_vad.sampling import decimate
@@ -89,8 +89,10 @@ def golden_arrays(
     backend = load("backends", "onnxruntime", Backend)
     objects = ObjectDetector(backend(models["detector"]), scene.objects) if scene.objects else None
     extractor = Extractor(scene, Encoder(backend(models["encoder"]), scene.preprocessing), objects)
-    banks = {name: open_bank("exact", expand(arrays)) for name, arrays in stored.items()}
-    method = VideoPatchCore(extractor, BankSearch(scene, banks))
+    rows = {name: expand(arrays) for name, arrays in stored.items()}
+    banks = {name: open_bank("exact", values) for name, values in rows.items()}
+    sums = {name: bank_sums(values) for name, values in rows.items()}
+    method = VideoPatchCore(scene, extractor, BankSearch(scene, banks), sums)
     enlarged = golden_frames(images, scene.image_size, scene.period_s)
     frame = np.array([*scene.image_size, scene.period_s])
     return {"images": images, "frame": frame, **golden_values(method, calibration, settings.events, enlarged)}

@@ -10,6 +10,7 @@ from edge_vad.converters.encoders import EncoderSpec
 from edge_vad.errors import did_you_mean
 from edge_vad.events import EventSettings
 from edge_vad.streams import COMPONENTS, OBJECT_PREFIX, GlobalSettings, LocalSettings
+from edge_vad.strict import check_range
 from edge_vad.vectors import VectorType
 
 # Chosen on events pasted into normal footage and on generated streets, never on a benchmark's labels: the table and its
@@ -51,13 +52,15 @@ class BuildSettings:
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must lie in 0..1 (0.01 to 0.10 is usual), not {self.ratio}")
-        if self.stride < 1 or self.budget_per_hour <= 0 or self.window_s <= 0:
-            raise ValueError("stride, budget_per_hour and window_s must be positive")
+        check_range(1, 1000, stride=self.stride)
+        check_range(1e-9, 1e12, budget_per_hour=self.budget_per_hour)
+        check_range(1e-3, 3600, window_s=self.window_s)
         if self.serial < 0:
             raise ValueError(f"serial must not be negative, not {self.serial}")
         for name in self.weights:
             if name.removeprefix(OBJECT_PREFIX) not in COMPONENTS:
                 raise ValueError(f"weights: unknown component {name!r}{did_you_mean(name, COMPONENTS)}")
+        check_range(0, 1e6, **self.weights)
         if not any(weight > 0 for weight in self.weights.values()):
             raise ValueError("weights: at least one component needs a weight above 0")
 

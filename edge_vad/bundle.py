@@ -185,7 +185,10 @@ def _read_folder(path: Path) -> dict[str, bytes]:
     for name in [*first, *(name for name in names if name not in first)]:
         if not archive.NAME.fullmatch(name):
             raise BundleFormatError(f"{path}: the file name {name!r} is not allowed in a bundle")
-        members[name] = read_regular(path / name, left)
+        try:
+            members[name] = read_regular(path / name, left)
+        except OSError as error:
+            raise BundleFormatError(f"{path}: {name} cannot be read: {error.strerror}") from error
         left -= len(members[name])
     return members
 
@@ -198,12 +201,13 @@ def _check_bindings(manifest: Manifest, members: Mapping[str, bytes], path: str)
     if manifest.features != features:
         raise BundleIntegrityError(f"{path}: the features belong to another encoder; build the bundle again")
     for bank in manifest.banks.values():
-        _belongs(tensorfile.metadata(members[bank.file], bank.file), {"features": features}, bank.file, path)
+        _belongs(tensorfile.metadata(members[bank.file], f"{path}: {bank.file}"), {"features": features}, bank.file, path)
     for name, index in manifest.indexes.items():
         bank_hash = sha256(members[manifest.banks[name].file])
-        _belongs(tensorfile.metadata(members[index.file], index.file), {"bank": bank_hash}, index.file, path)
+        _belongs(tensorfile.metadata(members[index.file], f"{path}: {index.file}"), {"bank": bank_hash}, index.file, path)
+    parse_json(members[PREPROCESSING], f"{path}: {PREPROCESSING}")
     _belongs(parse_json(members[CALIBRATION], f"{path}: {CALIBRATION}"), bound, CALIBRATION, path)
-    golden = tensorfile.metadata(members[GOLDEN], GOLDEN)
+    golden = tensorfile.metadata(members[GOLDEN], f"{path}: {GOLDEN}")
     _belongs(golden, {**bound, "calibration": sha256(members[CALIBRATION])}, GOLDEN, path)
 
 

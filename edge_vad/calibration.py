@@ -11,13 +11,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vad.strict import check_range
+
 FLOOR = -3.0  # standard deviations: a frame with nothing to score is as normal as it gets
 TAIL = 0.90  # quantile of the smoothed score above which the tail is fitted
+TINY = 1e-12  # the smallest distance that has a logarithm here
+MIN_RANGE = 1e-6  # from the usual sum to the threshold
+LARGE = 1e6  # larger statistics than any footage gives
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,12 @@ class Component:
     std: float
     floor: float
     weight: float
+
+    def __post_init__(self) -> None:
+        check_range(-LARGE, LARGE, mean=self.mean)
+        check_range(1e-6, LARGE, std=self.std)
+        check_range(0, 1e12, floor=self.floor)
+        check_range(0, LARGE, weight=self.weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,11 @@ class Tail:
     high: float
     hours: float
 
+    def __post_init__(self) -> None:
+        check_range(-LARGE, LARGE, start=self.start, threshold=self.threshold, low=self.low, high=self.high)
+        check_range(0, 1e12, scale=self.scale, peaks_per_hour=self.peaks_per_hour, hours=self.hours)
+        check_range(1e-9, 1e12, budget_per_hour=self.budget_per_hour)
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -57,10 +73,16 @@ class Calibration:
     centre: float
     tail: Tail
 
+    def __post_init__(self) -> None:
+        if not self.components:
+            raise ValueError("no component is calibrated")
+        check_range(1e-3, 3600, window_s=self.window_s)
+        check_range(-LARGE, self.tail.threshold - MIN_RANGE, centre=self.centre)
+
     def standardise(self, name: str, raw: NDArray[np.floating] | float) -> NDArray[np.float64]:
         """Raw scores of a component -> standard deviations above normal, weighted; any shape."""
         c = self.components[name]
-        z = (np.log(np.asarray(raw, dtype=np.float64) + c.floor) - c.mean) / c.std
+        z = (np.log(np.maximum(np.asarray(raw, dtype=np.float64) + c.floor, TINY)) - c.mean) / c.std
         return np.asarray(np.maximum(z, FLOOR) * c.weight)
 
     def score(self, total: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -119,7 +141,10 @@ def calibrate(
     moments = [times[kept] for (times, _), kept in zip(footage, warm, strict=True)]
     durations = [float(times[-1] - times[0]) + _period(times) for times in moments]
     tail = _fit_tail(smoothed, moments, durations, window_s, budget_per_hour, seed)
-    return Calibration(components, window_s, float(np.median(np.concatenate(smoothed))), tail)
+    centre = float(np.median(np.concatenate(smoothed)))
+    if tail.threshold < centre + MIN_RANGE:  # every frame scores the same
+        tail = replace(tail, threshold=centre + 2 * MIN_RANGE)
+    return Calibration(components, window_s, centre, tail)
 
 
 def _statistics(raw: Sequence[NDArray[np.float64]], weight: float) -> Component:

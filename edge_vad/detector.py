@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,20 @@ from edge_vad.golden import check_golden
 from edge_vad.methods.base import Method, Observation
 from edge_vad.plugins import available, load
 from edge_vad.profile import Profile, load_profile
-from edge_vad.strict import from_plain
+from edge_vad.strict import check_range, from_plain
 from edge_vad.types import Event, Frame, Region, Result
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What calibration.json holds. period_s: seconds between two processed frames."""
+
+    calibration: Calibration
+    events: EventSettings
+    period_s: float
+
+    def __post_init__(self) -> None:
+        check_range(1e-6, 1e6, period_s=self.period_s)
 
 
 class Detector:
@@ -42,11 +55,17 @@ class Detector:
 
     @classmethod
     def open(
-        cls, bundle: str | Path | Bundle, profile: str | Profile = "desktop_cpu", *, self_test: bool = True
+        cls,
+        bundle: str | Path | Bundle,
+        profile: str | Profile = "desktop_cpu",
+        *,
+        self_test: bool = True,
+        backend: type[Backend] | None = None,
     ) -> Detector:
         """The detector of a bundle on the device of ``profile``; a path is read, verified and must be trusted there.
 
-        self_test: compare the golden frames first, so that a wrong backend cannot score. Raises BundleError,
+        self_test: compare the golden frames first, so that a wrong backend cannot score. backend: in the place of the
+        profile's. Raises BundleError,
         ProfileError, BackendError or MissingPackageError.
         """
         if not isinstance(profile, Profile):
@@ -54,23 +73,22 @@ class Detector:
         if not isinstance(bundle, Bundle):
             bundle = read_bundle(bundle, profile.trust.load())
         inference = profile.inference
-        backend = load("backends", inference.backend, Backend)
+        backend = backend or load("backends", inference.backend, Backend)
         if bundle.method not in available("methods"):  # a bundle never names code of its own to import
             raise BundleFormatError(
                 f"the bundle's method {bundle.method!r} is unknown{did_you_mean(bundle.method, available('methods'))}"
             )
         kind = load("methods", bundle.method, Method)
         method = kind.open(bundle, backend, threads=inference.threads, device=inference.device, bank=inference.bank)
-        plain = bundle.calibration
-        try:
-            calibration = from_plain(Calibration, plain["calibration"], "calibration.json", BundleFormatError)
-            events = from_plain(EventSettings, plain["events"], "calibration.json", BundleFormatError)
-            period_s = float(plain["period_s"])
-        except (KeyError, TypeError) as error:
-            raise BundleFormatError(f"calibration.json: lacks {error}") from error
+        scoring = from_plain(Scoring, bundle.calibration, "calibration.json", BundleFormatError, ignore_unknown=True)
+        calibration = scoring.calibration
+        if method.components and set(method.components) != set(calibration.components):
+            raise BundleFormatError(
+                f"calibration.json: it calibrates {sorted(calibration.components)}, not {sorted(method.components)}"
+            )
         if self_test:
-            check_golden(bundle, method, calibration, events)
-        return cls(method, calibration, events, period_s)
+            check_golden(bundle, method, calibration, scoring.events)
+        return cls(method, calibration, scoring.events, scoring.period_s)
 
     def process(self, frame: Frame) -> Result:
         """Score the next frame. Frames come in order; SourceError when their size is not the bundle's."""

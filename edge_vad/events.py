@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from edge_vad.strict import check_range
 from edge_vad.types import Event, Region
 
 
@@ -20,6 +21,11 @@ class EventSettings:
     exit: float = 0.9
     min_frames: int = 2
     cooldown_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_range(-1e6, 1e6, enter=self.enter, exit=self.exit)
+        check_range(1, 1e6, min_frames=self.min_frames)
+        check_range(0, 1e6, cooldown_s=self.cooldown_s)
 
 
 class EventTracker:

@@ -14,10 +14,13 @@ from typing import Literal
 import numpy as np
 
 from edge_vad.backends.base import Backend
+from edge_vad.errors import BackendError
+from edge_vad.strict import check_range
 from edge_vad.types import Float32, UInt8
 
 TemporalPooling = Literal["last", "average", "maximum", "average+maximum"]
 GlobalPooling = Literal["average", "maximum"]
+LARGEST = 1e9  # value of a feature map: the squares of a row still have a sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,15 @@ class Preprocessing:
     taps: tuple[str, ...]
     input_name: str
     fixed_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for mean, std in zip(self.mean, self.std, strict=True):
+            check_range(-1e6, 1e6, mean=mean)
+            check_range(1e-6, 1e6, std=std)
+        check_range(1, 1024, multiple=self.multiple)
+        check_range(8, 1024, fixed_size=self.fixed_size)
+        if not 1 <= len(self.taps) <= 16:
+            raise ValueError(f"taps: {len(self.taps)} of them; 1 to 16 can be used")
 
 
 class Encoder:
@@ -54,7 +66,16 @@ class Encoder:
         planes *= self._scale
         planes += self._shift
         outputs = self._backend.run({self._preprocessing.input_name: planes})
-        return [outputs[tap] for tap in self._preprocessing.taps]
+        return [_feature_map(tap, outputs.get(tap), len(pictures)) for tap in self._preprocessing.taps]
+
+
+def _feature_map(tap: str, values: Float32 | None, n: int) -> Float32:
+    """The output of a tap; BackendError where it is none. A NaN would search nothing and score as normal."""
+    if values is None or values.dtype != np.float32 or values.ndim != 4 or len(values) != n or not values.size:
+        raise BackendError(f"the encoder gives no float32 maps (n, c, h, w) as {tap!r}")
+    if not (values.min() > -LARGEST and values.max() < LARGEST):
+        raise BackendError(f"the encoder gives numbers beyond {LARGEST:g}, or none, as {tap!r}")
+    return values
 
 
 @cache

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +27,8 @@ CALIBRATION = "calibration.json"
 GOLDEN = "golden/golden.safetensors"
 LICENSES = "LICENSES.txt"
 MAX_JSON_BYTES = 2**20
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of a bank or model: it becomes a file name on the device
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +108,15 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.serial < 0:
             raise ValueError(f"serial must not be negative, found {self.serial}")
+        for name in {**self.models, **self.banks}:
+            if not _PART.fullmatch(name):
+                raise ValueError(f"the name {name!r} is not allowed")
         named = [PREPROCESSING, CALIBRATION, GOLDEN, LICENSES]
         named += [model.file for model in self.models.values()]
         named += [entry.file for entries in (self.banks, self.indexes) for entry in entries.values()]
         for name in named:
             if name not in self.files:
-                raise ValueError(f"{name} is not among the files")
+                raise ValueError(f"{name!r} is not among the files")
         if len(set(named)) < len(named):
             raise ValueError("one file has two meanings")
         for name in self.indexes:
@@ -129,17 +135,40 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_json(data: bytes, where: str) -> dict[str, Any]:
-    """The object of a canonical JSON text; BundleFormatError for every other text."""
+    """The object of a canonical JSON text without control characters; BundleFormatError for every other text."""
     if len(data) > MAX_JSON_BYTES:
         raise BundleFormatError(f"{where}: {len(data)} bytes of JSON; at most {MAX_JSON_BYTES} are read")
     try:
-        value = json.loads(data)
+        value = json.loads(data, parse_int=_integer)
         canonical = canonical_json(value)  # refuses NaN, which json.loads reads
+        printable = not any(_CONTROL.search(text) for text in _texts(value))
     except (ValueError, RecursionError) as error:
         raise BundleFormatError(f"{where}: not valid JSON") from error
     if not isinstance(value, dict) or canonical != data:
         raise BundleFormatError(f"{where}: not canonical JSON")
+    if not printable:  # it would end up in messages and on terminals
+        raise BundleFormatError(f"{where}: control characters in a text")
     return value
+
+
+def _integer(text: str) -> int:
+    """64 bits: what every reader has, and what every float can be made of."""
+    value = int(text)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError("an integer of more than 64 bits")
+    return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every key and text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def fingerprint(models: Mapping[str, bytes], preprocessing: bytes) -> str:

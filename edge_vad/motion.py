@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from edge_vad.perspective import Perspective
 from edge_vad.sampling import decimate
+from edge_vad.strict import check_range
 from edge_vad.types import Float32, UInt8
 
 CELL = 2  # working pixels per motion pixel, each side: the block mean is the noise filter
 ASPECT = 0.5  # width of a region by its height
 MAX_OVERLAP = 0.25  # of the smaller of two regions
+MAX_REACH = 2.0  # object heights in one lag: the picture that is searched, and the time, grow with its square
 GRID = 2  # motion pixels between neighbouring candidates
 Mask = NDArray[np.bool_]
 
@@ -39,6 +41,15 @@ class MotionSettings:
     max_regions: int = 40
     max_speed: float = 1.2
     usual_speed: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_range(0, 255, threshold=self.threshold)
+        check_range(1e-3, 3600, lag_s=self.lag_s)
+        check_range(0, 1, min_fraction=self.min_fraction)
+        check_range(1, 1000, max_regions=self.max_regions)
+        check_range(1e-6, 1e3, max_speed=self.max_speed, usual_speed=self.usual_speed)
+        if self.max_speed * self.lag_s > MAX_REACH:
+            raise ValueError(f"max_speed and lag_s search more than {MAX_REACH:g} object heights away in one lag")
 
 
 @dataclass(frozen=True, slots=True)

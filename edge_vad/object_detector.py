@@ -16,8 +16,10 @@ from edge_vad.backends.base import Backend
 from edge_vad.motion import ASPECT, suppress
 from edge_vad.perspective import Perspective
 from edge_vad.sampling import resize
+from edge_vad.strict import check_range
 from edge_vad.types import Float32, UInt8
 
+MULTIPLE = 32  # of the input's sides: the coarsest stride
 PAD = 114  # grey of the letterbox, as YOLO models are trained
 
 
@@ -37,6 +39,14 @@ class ObjectSettings:
     max_overlap: float = 0.7
     min_height: float = 0.5
     max_objects: int = 60
+
+    def __post_init__(self) -> None:
+        check_range(MULTIPLE, 4096, width=self.input_size[0], height=self.input_size[1])
+        if any(side % MULTIPLE for side in self.input_size):
+            raise ValueError(f"input_size must be multiples of {MULTIPLE}, not {self.input_size}")
+        check_range(0, 1, threshold=self.threshold, max_overlap=self.max_overlap)
+        check_range(0, 100, min_height=self.min_height)
+        check_range(1, 1000, max_objects=self.max_objects)
 
 
 class ObjectDetector:

@@ -2,7 +2,8 @@
 
 The device has no ``onnx`` package, and a check must not trust what it checks: this walks the protobuf encoding itself
 (https://protobuf.dev/programming-guides/encoding, field numbers from onnx.proto) and refuses what it does not know.
-External data, sub-graphs (If, Loop, Scan), functions and foreign operators are refused; every size is bounded.
+External data, sub-graphs (If, Loop, Scan), functions and foreign operators are refused; every size that a constant asks
+for is bounded. What a chain of allowed operators adds up to is not seen here: that is for the self-test's limited process.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from dataclasses import dataclass, field
 from edge_vad.errors import BundleModelError
 
 MAX_NODES, MAX_TENSORS, MAX_DEPTH = 8192, 16384, 64
+MAX_FIELDS = 2**19  # of the whole encoding
+MAX_PACKED = 2**16  # bytes of a list of integers that is read
 MAX_SIDE = 8192  # of a static dimension of an input or output
 MAX_ELEMENTS = 2**26  # of an input, an output, a constant, or what a constant asks an operator to make
-MAX_ENLARGE = 1024  # of all Resize and Tile operators together, in elements out per element in
+MAX_ENLARGE = 1024  # of all Resize, Tile and ConvTranspose operators together, in elements out per element in
+MAX_PADDED = 2**16  # what a Pad makes of one element
 MAX_WINDOW = 1024  # pads, strides, kernels
 
 ELEMENTWISE = """Abs Acos Add And Atan BitShift Cast CastLike Ceil Celu Clip Cos Div Elu Equal Erf Exp Floor Gelu Greater
@@ -36,17 +40,34 @@ OPERATORS = frozenset(f"{ELEMENTWISE} {LAYERS} {REDUCTIONS} {SHAPES} {QUANTISED}
 DOMAINS = ("", "ai.onnx")
 WINDOWS = ("pads", "strides", "dilations", "kernel_shape", "output_padding", "output_shape", "blocksize", "hidden_size")
 
-# Field numbers that may occur: message -> field -> name of what is used, "" for what is skipped.
-_MODEL = {1: "", 2: "", 3: "", 4: "", 5: "", 6: "", 7: "graph", 8: "opset", 14: ""}
-_GRAPH = {1: "node", 2: "", 5: "initializer", 10: "", 11: "input", 12: "output", 13: "", 14: "", 16: ""}
-_NODE = {1: "input", 2: "output", 3: "", 4: "op_type", 5: "attribute", 6: "", 7: "domain", 8: "overload", 9: ""}
-_ATTRIBUTE = {1: "name", 2: "", 3: "i", 4: "", 5: "tensor", 7: "", 8: "ints", 9: "", 10: "tensor", 13: "", 20: ""}
-_TENSOR = {1: "dim", 2: "type", 4: "float", 5: "int32", 7: "int64", 8: "", 9: "raw", 10: "double", 11: "uint64", 12: ""}
-_TENSOR |= {14: "location", 16: ""}
-_VALUE = {1: "name", 2: "type", 3: "", 4: ""}
+
+def _known(fields: str) -> dict[tuple[int, int], str]:
+    """(field number, wire type) that may occur -> name of what is used, "" for what is skipped."""
+    known = {}
+    for field_ in fields.split():
+        key, _, name = field_.partition("=")
+        number, _, wire = key.partition("/")
+        known[int(number), int(wire)] = name
+    return known
+
+
+# Another wire type than these would be skipped by the runtime and read here, or the other way round.
+_MODEL = _known("1/0 2/2 3/2 4/2 5/0 6/2 7/2=graph 8/2=opset 14/2")
+_OPSET = _known("1/2=domain 2/0")
+_GRAPH = _known("1/2=node 2/2 5/2=initializer 10/2 11/2=input 12/2=output 13/2 14/2 16/2")
+_NODE = _known("1/2=input 2/2=output 3/2 4/2=op_type 5/2=attribute 6/2 7/2=domain 8/2=overload 9/2")
+_ATTRIBUTE = _known("1/2=name 2/5 3/0=int 4/2 5/2=tensor 7/5 7/2 8/0=int 8/2=int 9/2 10/2=tensor 13/2 20/0")
+_TENSOR = _known("1/0=dim 1/2=dim 2/0=type 4/5=float 4/2=float 5/0=int 5/2=int 7/0=int 7/2=int 8/2=name 9/2=raw")
+_TENSOR |= _known("10/1=double 10/2=double 11/0=int 11/2=int 12/2 14/0=location 16/2")
+_VALUE = _known("1/2=name 2/2=type 3/2 4/2")
+_TYPE = _known("1/2=tensor 6/2")
+_TENSOR_TYPE = _known("1/0=item 2/2=shape")
+_SHAPE = _known("1/2=dim")
+_DIMENSION = _known("1/0=value 2/2=name 3/2")
 _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 
 Shape = tuple[int, ...]  # -1 where the model leaves a dimension open
+Field = tuple[str, "int | memoryview"]  # name of what it is used for, value
 
 
 @dataclass(slots=True)
@@ -60,10 +81,10 @@ class Summary:
 
 @dataclass(slots=True)
 class _Tensor:
-    """A constant. values: its numbers where there are few of them."""
+    """A constant. values: its numbers, None where there are many of them."""
 
     n_elements: int
-    values: tuple[float, ...]
+    values: tuple[float, ...] | None
 
 
 def check_model(model: bytes, where: str) -> Summary:
@@ -78,177 +99,216 @@ class _Gate:
     def __init__(self, where: str) -> None:
         self._where = where
         self._constants: dict[str, _Tensor] = {}
+        self._made: set[str] = set()
         self._operators: set[str] = set()
         self._enlarge = 1.0
+        self._fields_left = MAX_FIELDS
 
     def _refuse(self, why: str) -> BundleModelError:
         return BundleModelError(f"{self._where}: the model is refused: {why}")
 
     def model(self, data: memoryview) -> Summary:
         fields = self._fields(data, _MODEL, "a model")
-        graphs = [value for name, value in fields if name == "graph"]
+        graphs = _all(fields, "graph")
         if len(graphs) != 1:
             raise self._refuse(f"{len(graphs)} graphs in the place of one")
-        for opset in (value for name, value in fields if name == "opset"):
-            domain = [bytes(_data(v)).decode() for number, v in _walk(_data(opset)) if number == 1]
-            if any(d not in DOMAINS for d in domain):
-                raise self._refuse(f"operators of the domain {domain[-1]!r}")
+        for opset in _all(fields, "opset"):
+            for domain in _texts(self._fields(_data(opset), _OPSET, "an operator set"), "domain"):
+                if domain not in DOMAINS:
+                    raise self._refuse(f"operators of the domain {domain!r}")
         return self._graph(_data(graphs[0]))
 
     def _graph(self, data: memoryview) -> Summary:
         fields = self._fields(data, _GRAPH, "a graph")
-        counts = {name: sum(1 for n, _ in fields if n == name) for name in ("node", "initializer", "input", "output")}
-        if (
-            counts["node"] > MAX_NODES
-            or counts["initializer"] > MAX_TENSORS
-            or counts["input"] + counts["output"] > MAX_DEPTH
-        ):
+        nodes, constants, inputs, outputs = (_all(fields, n) for n in ("node", "initializer", "input", "output"))
+        if len(nodes) > MAX_NODES or len(constants) > MAX_TENSORS or len(inputs) + len(outputs) > MAX_DEPTH:
             raise self._refuse("too many nodes, tensors, inputs or outputs")
-        for name, value in fields:
-            if name == "initializer":
-                self._initializer(_data(value))
-        for name, value in fields:
-            if name == "node":
-                self._node(_data(value))
+        for value in constants:
+            self._initializer(_data(value))
+        taken = [self._value_info(_data(value)) for value in inputs]
+        self._made |= {name for name, _ in taken}
+        for value in nodes:
+            self._node(_data(value))
         summary = Summary(operators=tuple(sorted(self._operators)))
-        for name, value in fields:
-            if name in ("input", "output"):
-                called, shape = self._value_info(_data(value))
-                if name == "input" and called in self._constants:
-                    continue  # old models list their constants as inputs too
-                (summary.inputs if name == "input" else summary.outputs)[called] = shape
+        # Old models list their constants as inputs too.
+        summary.inputs.update((name, shape) for name, shape in taken if name not in self._constants)
+        summary.outputs.update(self._value_info(_data(value)) for value in outputs)
         if not summary.inputs or not summary.outputs:
             raise self._refuse("it has no input or no output")
         return summary
 
     def _initializer(self, data: memoryview) -> None:
-        name = [bytes(_data(v)).decode() for number, v in _walk(data) if number == 8]
-        if len(name) != 1:
+        tensor, names = self._tensor(data)
+        if len(names) != 1:
             raise self._refuse("a constant without a name")
-        self._constants[name[0]] = self._tensor(data)
+        self._make(names[0])
+        self._constants[names[0]] = tensor
 
-    def _tensor(self, data: memoryview) -> _Tensor:
+    def _make(self, name: str) -> None:
+        if name in self._made:
+            raise self._refuse(f"{name!r} is made twice")
+        self._made.add(name)
+
+    def _tensor(self, data: memoryview) -> tuple[_Tensor, list[str]]:
+        """A constant and its names."""
         fields = self._fields(data, _TENSOR, "a constant (external data?)")
-        dims: list[int] = []
-        raw, kinds, typed = (
-            memoryview(b""),
-            [],
-            [n for n, _ in fields if n in ("float", "int32", "int64", "double", "uint64")],
-        )
-        for name, value in fields:
-            if name == "dim":
-                dims += _integers(value)
-            elif name == "location" and value != 0:
-                raise self._refuse("external data")
-            elif name == "type":
-                kinds.append(value)
-            elif name == "raw":
-                raw = _data(value)
+        if any(_all(fields, "location")):
+            raise self._refuse("external data")
+        dims = [d for value in _all(fields, "dim") for d in _integers(value)]
         if any(d < 0 for d in dims) or len(dims) > 8 or (n := math.prod(dims)) > MAX_ELEMENTS:
             raise self._refuse(f"a constant of the shape {dims[:8]}")
-        if len(kinds) != 1 or kinds[0] not in _ITEM_BYTES:
+        kinds, raws = _all(fields, "type"), _all(fields, "raw")
+        if len(kinds) != 1 or (kind := kinds[0]) not in _ITEM_BYTES or isinstance(kind, memoryview):
             raise self._refuse("a constant of a type that is not a number")
-        if not typed and len(raw) != n * _ITEM_BYTES[int(kinds[0])]:
-            raise self._refuse(f"a constant whose {len(raw)} bytes are not its shape {dims}")
-        if typed and len(raw):
+        typed = [(name, value) for name, value in fields if name in ("float", "double", "int")]
+        raw = _data(raws[0]) if raws else memoryview(b"")
+        if len(raws) > 1 or (typed and len(raw)):
             raise self._refuse("a constant that is given twice")
-        values = _few_values(fields, raw, int(kinds[0])) if n <= MAX_DEPTH else ()
-        if typed and n <= MAX_DEPTH and len(values) != n:
-            raise self._refuse("a constant whose values are not its shape")
-        return _Tensor(n, values)
+        if not typed and len(raw) != n * _ITEM_BYTES[kind]:
+            raise self._refuse(f"a constant whose {len(raw)} bytes are not its shape {dims}")
+        if typed and sum(_count(name, value) for name, value in typed) != n:
+            raise self._refuse(f"a constant whose values are not its shape {dims}")
+        values = None
+        if n <= MAX_DEPTH:
+            values = _typed_values(typed) if typed else _raw_values(raw, kind)
+        return _Tensor(n, values), _texts(fields, "name")
 
     def _node(self, data: memoryview) -> None:
         fields = self._fields(data, _NODE, "a node")
-        texts = {key: [bytes(_data(v)).decode() for n, v in fields if n == key] for key in ("op_type", "domain", "overload")}
-        inputs = [bytes(_data(v)).decode() for n, v in fields if n == "input"]
-        outputs = [bytes(_data(v)).decode() for n, v in fields if n == "output"]
-        kind = texts["op_type"][0] if len(texts["op_type"]) == 1 else repr(texts["op_type"])
-        if kind not in OPERATORS or any(d not in DOMAINS for d in texts["domain"]) or any(texts["overload"]):
-            raise self._refuse(f"the operator {'.'.join([*filter(None, texts['domain']), kind])} is not allowed")
+        kinds, domains, overloads, inputs, outputs = (
+            _texts(fields, key) for key in ("op_type", "domain", "overload", "input", "output")
+        )
+        kind = kinds[0] if len(kinds) == 1 else ""
+        if kind not in OPERATORS or any(d not in DOMAINS for d in domains) or any(overloads):
+            raise self._refuse(f"the operator {'.'.join([*filter(None, domains), *kinds])!r} is not allowed")
         self._operators.add(kind)
-        for value in (_data(v) for n, v in fields if n == "attribute"):
-            self._attribute(value, kind, outputs)
+        for name in filter(None, outputs):
+            self._make(name)
+        attributes = [self._attribute(_data(value), kind, outputs) for value in _all(fields, "attribute")]
+        if len(set(attributes)) < len(attributes):
+            raise self._refuse(f"an attribute of {kind} is given twice")
         self._check_growth(kind, inputs)
 
-    def _attribute(self, data: memoryview, kind: str, outputs: list[str]) -> None:
+    def _attribute(self, data: memoryview, kind: str, outputs: list[str]) -> str:
+        """Check an attribute; returns its name."""
         fields = self._fields(data, _ATTRIBUTE, f"an attribute of {kind} (a sub-graph?)")
-        names = [bytes(_data(v)).decode() for n, v in fields if n == "name"]
-        integers = [i for n, v in fields if n in ("i", "ints") for i in _integers(v)]
-        if any(name in WINDOWS for name in names) and any(abs(i) > MAX_WINDOW for i in integers):
-            raise self._refuse(f"{kind}: {names[0]} above {MAX_WINDOW}")
-        tensors = [self._tensor(_data(v)) for n, v in fields if n == "tensor"]
-        if kind == "Constant" and len(outputs) == 1:
-            for tensor in tensors:
-                self._constants[outputs[0]] = tensor
-            if names == ["value_ints"] or names == ["value_int"]:
-                self._constants[outputs[0]] = _Tensor(len(integers), tuple(integers))
+        names, tensors = _texts(fields, "name"), _all(fields, "tensor")
+        if len(names) != 1 or len(tensors) > 1:
+            raise self._refuse(f"an attribute of {kind} without a name, or with many values")
+        name = names[0]
+        integers = tuple(i for value in _all(fields, "int") for i in _integers(value))
+        if name in WINDOWS and any(abs(i) > MAX_WINDOW for i in integers):
+            raise self._refuse(f"{kind}: {name} above {MAX_WINDOW}")
+        if (kind, name) == ("Pad", "pads"):
+            self._check_padding(integers)
+        if (kind, name) == ("ConvTranspose", "strides"):
+            self._grow(kind, integers)
+        if (kind, name) == ("Resize", "axes"):
+            raise self._refuse("Resize of some axes: the size of the others is not known")
+        tensor = self._tensor(_data(tensors[0]))[0] if tensors else None
+        if name in ("value_ints", "value_int"):
+            tensor = _Tensor(len(integers), integers)
+        if kind == "Constant" and len(outputs) == 1 and tensor is not None:
+            self._constants[outputs[0]] = tensor
+        return name
 
     def _check_growth(self, kind: str, inputs: list[str]) -> None:
         """Operators that make more elements than they take: what they are asked for must be a small constant."""
-        given = [self._constants.get(name) for name in inputs]
 
-        def values(position: int) -> tuple[float, ...] | None:
-            tensor = given[position] if position < len(given) else None
-            return tensor.values if tensor is not None else None
+        def values(position: int) -> tuple[float, ...]:
+            name = inputs[position] if position < len(inputs) else ""
+            tensor = self._constants.get(name)
+            if tensor is None or tensor.values is None:
+                raise self._refuse(f"{kind} by what is not a small constant")
+            return tensor.values
 
-        if kind == "Expand" and (shape := values(1)) is not None and _product(shape) > MAX_ELEMENTS:
-            raise self._refuse(f"Expand to {_product(shape):.0f} elements")
-        if kind == "ConstantOfShape" and ((shape := values(0)) is None or _product(shape) > MAX_ELEMENTS):
-            raise self._refuse("ConstantOfShape of a shape that is not a small constant")
-        if kind == "Pad" and len(inputs) > 1 and ((pads := values(1)) is None or any(abs(p) > MAX_WINDOW for p in pads)):
-            raise self._refuse("Pad by what is not a small constant")
-        if kind == "Tile":
-            self._grow("Tile", values(1))
-        if kind == "Resize" and len(inputs) > 3 and inputs[3]:
-            sizes = values(3)
-            if sizes is not None and (not sizes or _product(sizes) > MAX_ELEMENTS):
-                raise self._refuse("Resize to too many elements")
+        if kind in ("Expand", "ConstantOfShape"):
+            self._check_size(kind, values(1 if kind == "Expand" else 0))
+        elif kind == "Pad" and len(inputs) > 1:
+            self._check_padding(values(1))
+        elif kind == "Tile":
+            self._grow(kind, values(1))
+        elif kind == "Resize" and len(inputs) > 3 and inputs[3]:
+            self._check_size(kind, values(3))
         elif kind == "Resize":
-            self._grow("Resize", values(2))
+            self._grow(kind, values(2))
 
-    def _grow(self, kind: str, factors: tuple[float, ...] | None) -> None:
+    def _check_size(self, kind: str, shape: tuple[float, ...]) -> None:
+        if not (made := _product(shape)) <= MAX_ELEMENTS:
+            raise self._refuse(f"{kind} to {made:.0f} elements")
+
+    def _check_padding(self, pads: tuple[float, ...]) -> None:
+        around = zip(pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True)  # begins, then ends
+        if not _product(tuple(1 + abs(begin) + abs(end) for begin, end in around)) <= MAX_PADDED:
+            raise self._refuse(f"Pad by more than {MAX_PADDED} elements around one")
+
+    def _grow(self, kind: str, factors: tuple[float, ...]) -> None:
         if not factors:
             raise self._refuse(f"{kind} by what is not a small constant")
-        self._enlarge *= max(_product(factors), 1.0)
+        self._enlarge *= _product(factors)
         if not self._enlarge <= MAX_ENLARGE:
-            raise self._refuse(f"Resize and Tile make more than {MAX_ENLARGE} elements of one")
+            raise self._refuse(f"Resize, Tile and ConvTranspose make more than {MAX_ENLARGE} elements of one")
 
     def _value_info(self, data: memoryview) -> tuple[str, Shape]:
-        """Name and shape of an input or output: a dense tensor of known rank, its open dimensions named."""
-        fields = self._fields(data, _VALUE, "an input or output")
-        names = [bytes(_data(v)).decode() for n, v in fields if n == "name"]
-        types = [_data(v) for n, v in fields if n == "type"]
-        tensors = [_data(v) for t in types for number, v in _walk(t) if number == 1]
-        if len(names) != 1 or len(types) != 1 or len(tensors) != 1:
-            raise self._refuse("an input or output that is not a tensor")
-        shapes = [_data(v) for number, v in _walk(tensors[0]) if number == 2]
+        """Name and shape of an input or output: a dense tensor of numbers, of known rank, its open dimensions named."""
+        what = "an input or output"
+        fields = self._fields(data, _VALUE, what)
+        names, types = _texts(fields, "name"), _all(fields, "type")
+        if len(names) != 1 or len(types) != 1:
+            raise self._refuse(f"{what} without a name or type")
+        name = names[0]
+        tensors = _all(self._fields(_data(types[0]), _TYPE, f"{what} that is not a tensor:"), "tensor")
+        inner = self._fields(_data(tensors[0]), _TENSOR_TYPE, what) if len(tensors) == 1 else []
+        items, shapes = _all(inner, "item"), _all(inner, "shape")
+        if len(items) != 1 or items[0] not in _ITEM_BYTES:
+            raise self._refuse(f"{name!r} is not a tensor of numbers")
         if len(shapes) != 1:
-            raise self._refuse(f"{names[0]!r} has no shape")
-        shape = tuple(_dimension(_data(v)) for number, v in _walk(shapes[0]) if number == 1)
+            raise self._refuse(f"{name!r} has no shape")
+        dims = _all(self._fields(_data(shapes[0]), _SHAPE, what), "dim")
+        shape = tuple(self._dimension(_data(value)) for value in dims)
         if len(shape) > 8 or any(d == 0 or d < -1 or d > MAX_SIDE for d in shape):
-            raise self._refuse(f"{names[0]!r} has the shape {list(shape[:8])}")
+            raise self._refuse(f"{name!r} has the shape {list(shape[:8])}")
         if math.prod(abs(d) for d in shape) > MAX_ELEMENTS:
-            raise self._refuse(f"{names[0]!r} has more than {MAX_ELEMENTS} elements")
-        return names[0], shape
+            raise self._refuse(f"{name!r} has more than {MAX_ELEMENTS} elements")
+        return name, shape
 
-    def _fields(self, data: memoryview, known: dict[int, str], what: str) -> list[tuple[str, int | memoryview]]:
-        found = []
-        for number, value in _walk(data):
-            if number not in known:
-                raise self._refuse(f"{what} with the field {number}")
-            found.append((known[number], value))
+    def _dimension(self, data: memoryview) -> int:
+        """A dimension's value; -1 when it has a name or nothing."""
+        fields = self._fields(data, _DIMENSION, "a dimension")
+        values = _all(fields, "value")
+        if len(values) + len(_all(fields, "name")) > 1:
+            raise self._refuse("a dimension that is given twice")
+        return _integers(values[0])[0] if values else -1
+
+    def _fields(self, data: memoryview, known: dict[tuple[int, int], str], what: str) -> list[Field]:
+        found: list[Field] = []
+        for number, wire, value in _walk(data):
+            self._fields_left -= 1
+            if self._fields_left < 0:
+                raise self._refuse(f"more than {MAX_FIELDS} fields")
+            if (number, wire) not in known:
+                raise self._refuse(f"{what} with the field {number} of wire type {wire}")
+            found.append((known[number, wire], value))
         return found
 
 
-def _walk(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(field number, value) of a protobuf message: an integer, or the bytes of everything else."""
+def _all(fields: list[Field], name: str) -> list[int | memoryview]:
+    return [value for called, value in fields if called == name]
+
+
+def _texts(fields: list[Field], name: str) -> list[str]:
+    return [bytes(_data(value)).decode() for value in _all(fields, name)]
+
+
+def _walk(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
+    """(field number, wire type, value) of a protobuf message: an integer, or the bytes of everything else."""
     at, end = 0, len(data)
     while at < end:
         key, at = _varint(data, at)
         number, wire = key >> 3, key & 7
         if wire == 0:
             value, at = _varint(data, at)
-            yield number, value
+            yield number, wire, value
             continue
         if wire == 2:
             size, at = _varint(data, at)
@@ -256,9 +316,9 @@ def _walk(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             size = 8 if wire == 1 else 4
         else:
             raise ValueError(f"wire type {wire}")
-        if number == 0 or size > end - at:
+        if size > end - at:
             raise ValueError("cut off")
-        yield number, data[at : at + size]
+        yield number, wire, data[at : at + size]
         at += size
 
 
@@ -289,6 +349,8 @@ def _integers(value: int | memoryview) -> list[int]:
     """One integer, or a packed list of them."""
     if isinstance(value, int):
         return [_signed(value)]
+    if len(value) > MAX_PACKED:
+        raise ValueError("too many integers")
     found, at = [], 0
     while at < len(value):
         number, at = _varint(value, at)
@@ -296,27 +358,30 @@ def _integers(value: int | memoryview) -> list[int]:
     return found
 
 
-def _few_values(fields: list[tuple[str, int | memoryview]], raw: memoryview, kind: int) -> tuple[float, ...]:
-    """The numbers of a small constant; none of a type that gives no sizes."""
-    codes = {1: "f", 6: "i", 7: "q", 11: "d"}
-    if len(raw):
-        code = codes.get(kind)
-        return struct.unpack(f"<{len(raw) // struct.calcsize(code)}{code}", raw) if code else (0.0,) * (len(raw) or 1)
+def _count(name: str, value: int | memoryview) -> int:
+    """How many numbers a field of a constant holds."""
+    if isinstance(value, int):
+        return 1
+    if name == "int":
+        return len(bytes(value).translate(None, bytes(range(128, 256))))  # each ends with the byte below 128
+    return len(value) // (4 if name == "float" else 8)
+
+
+def _typed_values(typed: list[Field]) -> tuple[float, ...]:
     found: list[float] = []
-    for name, value in fields:
-        if name in ("float", "double"):
-            code = "f" if name == "float" else "d"
-            data = _data(value)
-            found += struct.unpack(f"<{len(data) // struct.calcsize(code)}{code}", data)
-        elif name in ("int32", "int64", "uint64"):
+    for name, value in typed:
+        if name == "int":
             found += _integers(value)
+        else:
+            data, code = _data(value), "f" if name == "float" else "d"
+            found += struct.unpack(f"<{len(data) // struct.calcsize(code)}{code}", data)
     return tuple(found)
 
 
-def _dimension(data: memoryview) -> int:
-    """A dimension's value; -1 when it has a name only."""
-    values = [_integers(value)[0] for number, value in _walk(data) if number == 1]
-    return values[-1] if values else -1
+def _raw_values(raw: memoryview, kind: int) -> tuple[float, ...] | None:
+    """The numbers of a small constant; None of a type that gives no sizes."""
+    code = {1: "f", 6: "i", 7: "q", 11: "d"}.get(kind)
+    return struct.unpack(f"<{len(raw) // struct.calcsize(code)}{code}", raw) if code else None
 
 
 def _product(values: tuple[float, ...]) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vad.strict import check_range
 from edge_vad.types import Float32
 
 MIN_HEIGHT = 12.0  # pixels; less holds no appearance
@@ -26,6 +27,11 @@ class Perspective:
     offset: float
     slope: float
     max_height: float
+
+    def __post_init__(self) -> None:
+        check_range(-1e6, 1e6, offset=self.offset)
+        check_range(0, 1e4, slope=self.slope)
+        check_range(1, 1e4, max_height=self.max_height)
 
     def height(self, row: NDArray[np.floating]) -> Float32:
         """Usual object height in pixels for feet at ``row`` (any shape)."""

@@ -17,9 +17,13 @@ from edge_vad.trust import Trust, load_trust
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """What runs the encoder and the search. threads: of the backend; device: cpu or cuda:N; bank: auto, exact or hnsw."""
+    """What runs the encoder and the search. threads: of the backend; device: cpu or cuda:N; bank: auto, exact or hnsw.
+
+    fallback: backends that may take over when this one fails at work, each only after it has passed the self-test.
+    """
 
     backend: str = "onnxruntime"
+    fallback: tuple[str, ...] = ()
     device: str = "cpu"
     threads: int = 1
     bank: str = "auto"

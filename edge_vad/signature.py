@@ -100,6 +100,8 @@ class Signature:
     def parse(cls, data: bytes, where: str) -> Signature:
         """Raises BundleSignatureError when it is not a minisign signature."""
         try:
+            if len(data) > MAX_BYTES:
+                raise ValueError("too long")
             untrusted, first, trusted, second, *rest = data.decode().split("\n")
             raw, both = _decode(first), _decode(second)
         except ValueError as error:
@@ -111,13 +113,12 @@ class Signature:
 
     def verify(self, message: bytes, public: PublicKey, where: str) -> None:
         """Raises BundleSignatureError unless ``public`` made this signature of exactly ``message`` and this comment."""
-        from cryptography.exceptions import InvalidSignature
-
+        exceptions = require("cryptography.exceptions", PACKAGE, "signing and checking signatures")
         key = _ed25519().Ed25519PublicKey.from_public_bytes(public.key)
         try:
             key.verify(self.signature, _prehash(message) if self.prehashed else message)
             key.verify(self.both, self.signature + self.comment.encode())
-        except InvalidSignature as error:
+        except exceptions.InvalidSignature as error:
             raise BundleSignatureError(
                 f"{where}: the signature by key {public.label} does not hold; do not use it"
             ) from error

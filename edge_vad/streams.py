@@ -33,9 +33,15 @@ from edge_vad.motion import MotionSettings, RegionProposer, RgbDifference
 from edge_vad.object_detector import ObjectDetector, ObjectSettings
 from edge_vad.perspective import Perspective
 from edge_vad.sampling import crops, decimate, resize
+from edge_vad.strict import check_range
 from edge_vad.tracks import link
 from edge_vad.types import Float32, Frame, UInt8
 from edge_vad.velocity import Search, velocities
+
+
+COMPONENTS = ("spatial", "temporal", "velocity", "speed", "highlevel")
+MEMORISED = "memorised:"  # rows that fill a bank where they differ from those that search it (mismatched pooling)
+OBJECT_PREFIX = "object_"  # components of detector boxes beside those of motion regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +65,12 @@ class LocalSettings:
     clip_s: float = 0.6
 
     def __post_init__(self) -> None:
-        if self.crop < 1 or self.spatial_kernel < 1 or self.margin < 0 or self.enlarge <= 0 or self.clip_s <= 0:
-            raise ValueError("crop, spatial_kernel, enlarge and clip_s must be positive, margin not negative")
+        check_range(8, 1024, crop=self.crop)
+        check_range(0.01, 100, enlarge=self.enlarge)
+        check_range(1, 8192, split_channels=self.split_channels)
+        check_range(1, 128, spatial_kernel=self.spatial_kernel)
+        check_range(0, 64, margin=self.margin)
+        check_range(1e-3, 3600, clip_s=self.clip_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +82,9 @@ class GlobalSettings:
     levels: int = 2
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.decimate < 1 or self.levels < 0:
-            raise ValueError("every and decimate must be at least 1, levels at least 0")
+        check_range(1, 1e6, every=self.every)
+        check_range(1, 64, decimate=self.decimate)
+        check_range(0, 64, levels=self.levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +107,30 @@ class Settings:
     highlevel: GlobalSettings = field(default_factory=GlobalSettings)
     objects: ObjectSettings | None = None
 
+    def __post_init__(self) -> None:
+        check_range(16, 16384, width=self.image_size[0], height=self.image_size[1])
+        check_range(1, 64, factor=self.factor)
+        check_range(1e-3, 1e3, fps=self.fps)
+        check_range(1, 1000, stride=self.stride)
+        smallest = min(self.image_size) // self.factor
+        if smallest < 8 * self.highlevel.decimate:
+            raise ValueError(f"pictures of {smallest} working pixels are too small")
+        for name in self.components:
+            kind = name.removeprefix(OBJECT_PREFIX)
+            if kind not in COMPONENTS or (kind != name and (kind == "highlevel" or self.objects is None)):
+                raise ValueError(f"unknown component {name!r}")
+        if not self.components or len(set(self.components)) < len(self.components):
+            raise ValueError("components: none, or one of them twice")
+
+    @property
+    def banks(self) -> list[str]:
+        """The components that search a memory bank."""
+        return [name for name in self.components if not name.endswith("speed")]
+
     @property
     def period_s(self) -> float:
         """Seconds between two processed frames."""
         return self.stride / self.fps
-
-
-COMPONENTS = ("spatial", "temporal", "velocity", "speed", "highlevel")
-MEMORISED = "memorised:"  # rows that fill a bank where they differ from those that search it (mismatched pooling)
-OBJECT_PREFIX = "object_"  # components of detector boxes beside those of motion regions
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ def load(data: bytes, where: str) -> tuple[dict[str, np.ndarray], dict[str, str]
     try:
         return dict(load_arrays(data)), said
     except (SafetensorError, ValueError, KeyError, OverflowError, MemoryError) as error:
-        raise BundleFormatError(f"{where}: not a safetensors file: {error}") from error
+        raise BundleFormatError(f"{where}: not a safetensors file: {str(error)!r}") from error  # one line: it quotes names
 
 
 def metadata(data: bytes, where: str) -> dict[str, str]:

@@ -59,7 +59,10 @@ def load_trust(keys: Path, policy: Policy | Literal["default"] = "default", comp
     The default policy is ``required`` as soon as there is one key, and ``if-present`` before. Raises KeyFileError.
     """
     try:
-        paths = sorted(p for p in keys.iterdir() if p.suffix == ".pub") if keys.is_dir() else [keys] * keys.exists()
+        if keys.is_dir():
+            paths = sorted(path for path in keys.iterdir() if path.suffix == ".pub")
+        else:  # a link that leads nowhere is not "no keys": the medium with them may be missing
+            paths = [keys] * (keys.exists() or keys.is_symlink())
     except OSError as error:
         raise KeyFileError(f"{keys}: the trusted keys cannot be read: {error.strerror}") from error
     trusted = tuple(read_public_key(path) for path in paths)

@@ -10,6 +10,7 @@ import numpy as np
 from edge_vad.types import Float32
 
 VectorType = Literal["fp16", "int8"]
+LARGEST = 1e9  # scale or offset
 VECTOR_TYPES: tuple[VectorType, ...] = get_args(VectorType)
 
 
@@ -34,4 +35,6 @@ def expand(arrays: Mapping[str, np.ndarray]) -> Float32:
     width = (rows.shape[1],)
     if rows.dtype != np.int8 or scale is None or offset is None or scale.shape != width or offset.shape != width:
         raise ValueError("rows are neither fp16 nor int8 with a scale and an offset per dimension")
-    return rows.astype(np.float32) * scale.astype(np.float32) + offset.astype(np.float32)
+    if scale.dtype != np.float32 or offset.dtype != np.float32 or not np.all(np.abs([scale, offset]) < LARGEST):
+        raise ValueError("the scale or offset of the rows is not float32, or beyond any feature")
+    return rows.astype(np.float32) * scale + offset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
 from collections.abc import Callable
@@ -13,6 +14,9 @@ import small_bundle
 from edge_vad import archive
 from edge_vad.bundle import read_bundle
 from edge_vad.errors import BundleError, BundleFormatError
+from edge_vad.manifest import MANIFEST, SIGNATURE
+from edge_vad.signature import SecretKey
+from edge_vad.trust import UNCHECKED, Trust
 
 MEMBERS = {"manifest.json": b"{}", "bank/spatial.safetensors": b"\0\1\2", "empty.txt": b""}
 
@@ -30,9 +34,9 @@ def test_any_unzip_program_reads_it() -> None:
 
 @pytest.fixture
 def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
-    """Reads bytes as a bundle, without a disk between: thousands of them."""
+    """Reads bytes as the bundle site.evb, without a disk between: thousands of them."""
     data = b""
-    monkeypatch.setattr(Path, "read_bytes", lambda _: data)
+    monkeypatch.setattr("edge_vad.bundle.read_regular", lambda *_, **__: data)
 
     def read(changed: bytes) -> None:
         nonlocal data
@@ -42,25 +46,99 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes],
     return read
 
 
-def whole_bundle(folder: Path) -> bytes:
-    with small_bundle.write(folder / "site.evb").open("rb") as file:
-        return file.read()
+def rejected(read: Callable[[], object], path: Path) -> None:
+    """Refused with an error of the tree under BundleError, in one line that names the file."""
+    with pytest.raises(BundleError) as caught:
+        read()
+    message = str(caught.value)
+    assert type(caught.value) is not BundleError and str(path) in message and len(message.splitlines()) == 1
 
 
 def test_every_flipped_byte_of_a_bundle_is_rejected(tmp_path: Path, stored: Callable[[bytes], None]) -> None:
-    whole = whole_bundle(tmp_path)
+    whole = small_bundle.write(tmp_path / "site.evb").read_bytes()
     stored(whole)
     for at in range(len(whole)):
         for flip in (0x01, 0x20, 0xFF):
-            with pytest.raises(BundleError):
-                stored(whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :])
+            changed = whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :]
+            rejected(lambda changed=changed: stored(changed), tmp_path / "site.evb")
 
 
 def test_every_truncation_is_rejected(tmp_path: Path, stored: Callable[[bytes], None]) -> None:
-    whole = whole_bundle(tmp_path)
+    whole = small_bundle.write(tmp_path / "site.evb").read_bytes()
     for n in range(len(whole)):
-        with pytest.raises(BundleError):
-            stored(whole[:n])
+        rejected(lambda n=n: stored(whole[:n]), tmp_path / "site.evb")
+
+
+def unpacked(folder: Path) -> Path:
+    """The small bundle as a folder."""
+    for name, data in archive.unpack(small_bundle.write(folder / "site.evb").read_bytes(), "x").items():
+        (folder / "site" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "site" / name).write_bytes(data)
+    return folder / "site"
+
+
+@pytest.fixture
+def lying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
+    """The content of the unpacked small bundle by file, read from here and not from the disk: thousands of times."""
+    contents = {path: path.read_bytes() for path in sorted(unpacked(tmp_path).rglob("*")) if path.is_file()}
+    monkeypatch.setattr("edge_vad.bundle.read_regular", lambda path, *_, **__: contents[path])
+    return contents
+
+
+def test_every_flipped_byte_of_every_file_of_an_unpacked_bundle_is_rejected(
+    tmp_path: Path, lying: dict[Path, bytes]
+) -> None:
+    """A folder has no checksum over its manifest: the signature is it, or the store, which knows the bundle's id."""
+    folder = tmp_path / "site"
+    bundle_id = read_bundle(folder).id
+    key = SecretKey(b"12345678", bytes(32))
+    signature = key.sign(lying[folder / MANIFEST], "test")
+    (folder / SIGNATURE).write_bytes(signature)
+    lying[folder / SIGNATURE] = signature
+    trust = Trust("required", (key.public,))
+    read_bundle(folder, trust)
+    not_covered = range(len("untrusted comment: "), signature.index(b"\n"))  # minisign's untrusted comment
+    for file, whole in sorted(lying.items()):
+        asked = trust if file.name in (MANIFEST, SIGNATURE) else UNCHECKED
+        for at in range(len(whole)):
+            for flip in (0x01, 0xFF):
+                lying[file] = whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :]
+                if file.name == SIGNATURE and at in not_covered and flip == 0x01:
+                    assert read_bundle(folder, trust).id == bundle_id
+                    continue
+                rejected(lambda asked=asked: read_bundle(folder, asked), folder)
+                if file.name == MANIFEST:  # without a signature: refused, or another bundle
+                    with contextlib.suppress(BundleError):
+                        assert read_bundle(folder).id != bundle_id
+        lying[file] = whole
+    read_bundle(folder, trust)
+
+
+def test_every_truncation_of_every_file_of_an_unpacked_bundle_is_rejected(tmp_path: Path, lying: dict[Path, bytes]) -> None:
+    folder = tmp_path / "site"
+    for file, whole in sorted(lying.items()):
+        for changed in [*(whole[:n] for n in range(len(whole))), whole + b"\n", b"\n" + whole]:
+            lying[file] = changed
+            rejected(lambda: read_bundle(folder), folder)
+        lying[file] = whole
+    read_bundle(folder)
+
+
+def test_every_missing_file_of_an_unpacked_bundle_is_rejected(tmp_path: Path) -> None:
+    folder = unpacked(tmp_path)
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        whole = file.read_bytes()
+        file.unlink()
+        rejected(lambda: read_bundle(folder), folder)
+        file.write_bytes(whole)
+    read_bundle(folder)
+
+
+def test_the_unpacked_form_is_the_same_bundle(tmp_path: Path) -> None:
+    folder = unpacked(tmp_path)
+    packed, lying = read_bundle(tmp_path / "site.evb"), read_bundle(folder)
+    assert packed.id == lying.id and packed.members == lying.members and list(packed.members) == list(lying.members)
+    assert packed.n_bytes == lying.n_bytes == (tmp_path / "site.evb").stat().st_size
 
 
 @pytest.mark.parametrize("more", [b"\0", b"PK\3\4", b"x" * 1000])
@@ -89,14 +167,14 @@ def test_names_that_could_leave_the_folder_are_refused(name: str) -> None:
 
 def test_the_same_name_twice_is_refused() -> None:
     twice = archive.pack({"a": b"1", "b": b"2"}).replace(b"b" + b"2", b"a" + b"2")
-    with pytest.raises(BundleFormatError):
+    with pytest.raises(BundleFormatError, match="'a' is there twice"):
         archive.unpack(twice, "x")
 
 
 def test_too_many_members_are_refused() -> None:
     most = {f"m{i}": b"" for i in range(archive.MAX_MEMBERS)}
     assert len(archive.unpack(archive.pack(most), "x")) == archive.MAX_MEMBERS
-    with pytest.raises(BundleFormatError, match="too many members"):
+    with pytest.raises(BundleFormatError, match="one-more.*too many"):
         archive.unpack(archive.pack({**most, "one-more": b""}), "x")
 
 

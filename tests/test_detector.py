@@ -10,10 +10,11 @@ import pytest
 import tiny
 
 from edge_vad import Detector, Frame, Region, read_bundle
-from edge_vad.bundle import CALIBRATION, Bundle, canonical_json
+from edge_vad.bundle import Bundle
 from edge_vad.calibration import Calibration, Component, Tail
 from edge_vad.errors import BundleFormatError, ProfileError
 from edge_vad.events import EventSettings
+from edge_vad.manifest import CALIBRATION, canonical_json
 from edge_vad.methods.base import Method, Observation
 
 FRAMES = tiny.clip_frames(40, seed=5, anomalies="all")
@@ -150,6 +151,6 @@ def test_a_calibration_without_one_of_its_parts(key: str, tiny_bundle: Path) -> 
 def test_a_method_or_profile_that_does_not_exist(tiny_bundle: Path) -> None:
     bundle = read_bundle(tiny_bundle)
     with pytest.raises(BundleFormatError, match="did you mean 'videopatchcore'"):
-        Detector.open(Bundle({**bundle.manifest, "method": "videopachcore"}, bundle.members))
+        Detector.open(Bundle(replace(bundle.manifest, method="videopachcore"), bundle.members))
     with pytest.raises(ProfileError, match="desktop_gpu"):
         Detector.open(bundle, "desktop_gpu")

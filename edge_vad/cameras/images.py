@@ -19,7 +19,7 @@ DEFAULT_FPS = 10.0  # pictures carry no frame rate; state it with --fps
 class ImageFolder(Camera):
     """The pictures (jpg, png, tif, bmp) of one folder in natural order. Grey is converted to RGB, 16-bit is refused."""
 
-    def __init__(self, location: str, fps: float | None = None) -> None:
+    def __init__(self, location: str, fps: float | None = None, size: tuple[int, int] | None = None) -> None:
         self._cv2 = require("cv2", "opencv-python-headless", "reading pictures")
         self._paths = pictures_in(Path(location))
         if not self._paths:

@@ -17,7 +17,7 @@ FALLBACK_FPS = 25.0
 class VideoFile(Camera):
     """A video (mp4, avi, mpg, mkv). A file that ends before the frame count of its header is reported, not ignored."""
 
-    def __init__(self, location: str, fps: float | None = None) -> None:
+    def __init__(self, location: str, fps: float | None = None, size: tuple[int, int] | None = None) -> None:
         self._cv2 = require("cv2", "opencv-python-headless", "reading videos")
         self._path = Path(location)
         if not self._path.is_file():

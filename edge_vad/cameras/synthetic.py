@@ -6,7 +6,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class SyntheticStreet(Camera):
     The same location gives the same bytes on every machine. A wrong key or value is a SourceError.
     """
 
-    def __init__(self, location: str = "", fps: float | None = None) -> None:
+    def __init__(self, location: str = "", fps: float | None = None, size: tuple[int, int] | None = None) -> None:
         options = parse(location)
         self.fps = fps or options.fps
         self.n_frames = None if options.seconds is None else max(1, round(options.seconds * self.fps))
@@ -82,7 +82,12 @@ class SyntheticStreet(Camera):
             frame = self.frame(index)
             if self.n_frames is None:
                 time.sleep(max(0.0, started + frame.timestamp - time.monotonic()))
+                frame = replace(frame, timestamp=started + frame.timestamp)
             yield frame
+
+    @classmethod
+    def is_live(cls, location: str) -> bool:
+        return parse(location).seconds is None
 
     def frame(self, index: int) -> Frame:
         """Any one frame of the stream."""

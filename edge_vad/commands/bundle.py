@@ -15,7 +15,7 @@ from edge_vad import archive
 from edge_vad.bundle import Bundle, read_bundle
 from edge_vad.commands.options import Parser, add_profile, profile_of
 from edge_vad.difference import differences
-from edge_vad.errors import KeyFileError, OutputError, SelfTestError
+from edge_vad.errors import BundleFormatError, KeyFileError, OutputError, SelfTestError
 from edge_vad.files import write_atomically
 from edge_vad.manifest import MANIFEST, SIGNATURE
 from edge_vad.self_test import check_in_child
@@ -47,8 +47,11 @@ def inspect(options: Namespace) -> int:
             "preprocessing": bundle.preprocessing,
         }
         sys.stdout.write(json.dumps(described, indent=2, sort_keys=True) + "\n")
-    else:
+        return 0
+    try:
         sys.stdout.write(describe(bundle))
+    except (LookupError, TypeError, ValueError) as error:
+        raise BundleFormatError(f"{options.bundle}: calibration or preprocessing without {error}; build it again") from error
     return 0
 
 
@@ -95,6 +98,8 @@ def sign(options: Namespace) -> int:
 
 
 def keygen(options: Namespace) -> int:
+    if not options.out.name:
+        raise OutputError(f"{options.out}: is a folder; name the keys, such as {options.out / 'site'}")
     secret, public = (options.out.with_name(options.out.name + suffix) for suffix in (".key", ".pub"))
     for path in (secret, public):
         if path.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -45,8 +45,15 @@ class Method(ABC):
 
     Optional
     --------
-    golden(frames)      named arrays that the golden self-test compares; embedding... and distances beside components.
+    golden(frames)      named arrays that the golden self-test compares: bank.X, embedding.X, distances.X, components.
+    image_size          (width, height) that frames must have; None: any.
+    components          the names in `Observation.components`; a bundle that does not calibrate all of them is refused.
+    without_network     the X above that no network takes part in: the self-test then allows rounding errors only.
     """
+
+    image_size: tuple[int, int] | None = None
+    components: tuple[str, ...] = ()
+    without_network: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     @abstractmethod

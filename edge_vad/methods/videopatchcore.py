@@ -8,6 +8,8 @@ regions and patches (equations 8 and 9).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from edge_vad.backends.base import Backend
@@ -97,19 +99,31 @@ class BankSearch:
 class VideoPatchCore(Method):
     """Scores frames by their distance to the memory banks."""
 
-    def __init__(self, extractor: Extractor, search: BankSearch) -> None:
+    without_network = frozenset(("velocity", "speed"))
+
+    def __init__(self, settings: Settings, extractor: Extractor, search: BankSearch, sums: Mapping[str, Float32]) -> None:
+        """sums: `bank_sums` of every bank, for the self-test."""
+        self.image_size = settings.image_size
+        self.components = settings.components
         self._extractor = extractor
         self._search = search
+        self._sums = sums
 
     @classmethod
     def open(cls, bundle: Bundle, backend: type[Backend], *, threads: int, device: str, bank: str) -> VideoPatchCore:
         settings = from_plain(Settings, bundle.preprocessing, "preprocessing.json", BundleFormatError)
+        if sorted(settings.banks) != bundle.bank_names:
+            raise BundleFormatError(f"the components need the banks {settings.banks}, the bundle has {bundle.bank_names}")
         encoder = Encoder(backend(bundle.model("encoder"), threads=threads, device=device), settings.preprocessing)
         detector = None
         if settings.objects is not None:
             detector = ObjectDetector(backend(bundle.model("detector"), threads=threads, device=device), settings.objects)
-        banks = {name: open_bank(bank, bundle.rows(name), bundle.graph(name)) for name in bundle.bank_names}
-        return cls(Extractor(settings, encoder, detector), BankSearch(settings, banks))
+        banks: dict[str, Bank] = {}
+        sums: dict[str, Float32] = {}
+        for name in bundle.bank_names:
+            rows = bundle.rows(name)
+            banks[name], sums[name] = open_bank(bank, rows, bundle.graph(name)), bank_sums(rows)
+        return cls(settings, Extractor(settings, encoder, detector), BankSearch(settings, banks), sums)
 
     def reset(self) -> None:
         self._extractor.reset()
@@ -119,18 +133,35 @@ class VideoPatchCore(Method):
         return self._search(self._extractor(frame))
 
     def golden(self, frames: list[Frame]) -> dict[str, np.ndarray]:
-        """Components, the mean ``distances`` of each frame's regions, and the ``embedding.NAME`` behind each bank."""
+        """``bank.NAME``: the sums of every bank; ``embedding.NAME``: of the rows that are searched; ``distances.NAME``: the
+        mean over a frame's regions; and the components."""
         self.reset()
         features = [self._extractor(frame) for frame in frames]
         seen = [self._search(found) for found in features]
         self.reset()
-        names = sorted(seen[-1].region_components)
-        distances = [[_mean(observation.region_components[name]) for name in names] for observation in seen]
+        distances = {
+            name: np.array([_mean(observation.region_components[name]) for observation in seen], dtype=np.float32)
+            for name in seen[-1].region_components
+        }
         return {
             "components": component_rows(seen),
-            "distances": np.array(distances, dtype=np.float32),
+            **{f"bank.{name}": values for name, values in self._sums.items()},
             **{f"embedding.{name}": values for name, values in _embeddings(features).items()},
+            **{f"distances.{name}": values for name, values in distances.items()},
         }
+
+
+def bank_sums(rows: Float32) -> Float32:
+    """Means, root mean squares, and means weighted by the place, of the columns of rows (m, c) -> (3, c).
+
+    Golden frames come near few rows of a bank; this sees every one that is read wrongly or exchanged.
+    """
+    place = (np.arange(len(rows)) + 0.5) / len(rows)
+    mean, square, weighted = (
+        np.einsum("i,ij->j", weight, values, dtype=np.float64) / len(rows)
+        for weight, values in ((np.ones(len(rows)), rows), (np.ones(len(rows)), rows * rows), (place, rows))
+    )
+    return np.stack([mean, np.sqrt(square), weighted]).astype(np.float32)
 
 
 def _embeddings(features: list[FrameFeatures]) -> dict[str, Float32]:

@@ -1,0 +1,33 @@
+"""What systemd is told: ready, alive, stopping. Source: sd_notify(3)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+
+class Notifier:
+    """Talks to the service manager where there is one, and to nobody otherwise."""
+
+    def __init__(self) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET", "")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) if self._address else None
+
+    def ready(self) -> None:
+        """The unit watches."""
+        self._tell("READY=1")
+
+    def alive(self, status: str) -> None:
+        """There was progress: called where frames were scored, never from a timer."""
+        self._tell(f"WATCHDOG=1\nSTATUS={status}")
+
+    def stopping(self) -> None:
+        """The unit is on its way down."""
+        self._tell("STOPPING=1")
+
+    def _tell(self, text: str) -> None:
+        if self._socket:
+            address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+            with contextlib.suppress(OSError):
+                self._socket.sendto(text.encode(), address)

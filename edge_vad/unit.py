@@ -1,0 +1,292 @@
+"""One unit at work: its cameras, one loop, and everything that has to happen between two frames.
+
+    feeds -newest frames-> channels -results-> media, delivery (event log -> sinks), status, watchdog
+
+Cameras run in processes of their own, remote sinks and media in threads of their own; all scoring happens here. A camera
+that fails ends alone. The loop is never blocked for longer than one frame takes, or one synced write.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_vad.channel import Channel
+from edge_vad.delivery import Delivery
+from edge_vad.device import Device
+from edge_vad.errors import EdgeVadError, OutputError
+from edge_vad.eventlog import EventLog
+from edge_vad.notify import Notifier
+from edge_vad.profile import Profile
+from edge_vad.progress import REFRESH_S, show
+from edge_vad.record import Recorder, Type
+from edge_vad.telemetry import telemetry
+from edge_vad.types import Event, Frame, Result
+
+if TYPE_CHECKING:
+    from edge_vad.media import Media
+
+log = logging.getLogger(__name__)
+HOUSEKEEPING_S = 2.0
+IDLE_S = 0.2
+REOPEN_S = 30.0
+N_RECENT = 50
+
+
+class Unit:
+    """Runs a device configuration until it is told to stop, or until all its footage has ended."""
+
+    def __init__(self, device: Device, profile: Profile) -> None:
+        """Opens everything that can be wrong at once: bundles, sinks, folders. Raises EdgeVadError."""
+        self._device, self._profile = device, profile
+        self._stopping = ""
+        data = Path(device.data) if device.data else None
+        self._log = EventLog(data / "events", device.log_quota_mb * 2**20) if data else None
+        self._recorder = Recorder(self._log.last_seq if self._log else 0)
+        self._recent: deque[dict[str, Any]] = deque(maxlen=N_RECENT)
+        self._delivery = Delivery(device.sinks, self._log)
+        self._storage_full = False
+        self._notifier = Notifier()
+        self._started = time.monotonic()
+        self._housekeeping_at = self._shown_at = 0.0
+        self._channels: list[Channel] = []
+        self._reopen: dict[str, float] = {}
+        self._failed: dict[str, str] = {}
+        for name, settings in device.cameras.items():
+            self._channels.append(Channel(name, settings, profile, self._emit))
+        self._media: dict[str, Media] = {}
+        if data is not None and (device.media.snapshots or device.media.clips):
+            from edge_vad.media import Media
+
+            self._media = {name: Media(data / "media", name, device.media) for name in device.cameras}
+        self._live = any(channel.feed.live for channel in self._channels)
+        self._status_path = _status_path(device) if self._live else None
+
+    @property
+    def channels(self) -> list[Channel]:
+        """The cameras that are watched."""
+        return self._channels
+
+    def run(self) -> None:
+        """Watch. Raises the error of the one stored source that cannot be read; live cameras never raise."""
+        with self._signals():
+            self._emit("", "unit", "started", {"cameras": [c.name for c in self._channels]})
+            self._notifier.ready()
+            try:
+                while not self._stopping and not all(c.feed.ended for c in self._channels):
+                    worked = [self._step(channel) for channel in list(self._channels)]
+                    self._keep_house()
+                    if not any(worked):
+                        self._wait()
+            finally:
+                self._stop()
+
+    def stop(self, reason: str) -> None:
+        """End the loop after the frame that is being scored."""
+        self._stopping = self._stopping or reason
+
+    # One step of the loop
+
+    def _step(self, channel: Channel) -> bool:
+        """One frame of one camera; whether there was one. A camera's error stays its own where there are others."""
+        if channel.name in self._failed:
+            self._try_again(channel)
+            return False
+        try:
+            frame = channel.poll()
+            result = channel.score(frame) if frame is not None else None
+            if frame is None or result is None:
+                return frame is not None
+            self._deliver(channel, frame, result)
+            channel.finish(frame, result)
+        except (BrokenPipeError, KeyboardInterrupt):
+            raise
+        except EdgeVadError as error:
+            if len(self._channels) == 1 and not channel.feed.live:
+                raise
+            self._fail(channel, str(error))
+            return False
+        except Exception as error:
+            if not channel.feed.live:
+                raise
+            log.exception("camera %s: an error inside edge-vad; please report it", channel.name)
+            self._fail(channel, f"internal error: {type(error).__name__}: {error}")
+            return False
+        self._show(channel, result)
+        return True
+
+    def _deliver(self, channel: Channel, frame: Frame, result: Result) -> None:
+        media = self._media.get(channel.name)
+        if media:
+            media.see(frame, result)
+        for event in result.events:
+            self._deliver_event(
+                channel, event, media.start(event.id, result, frame) if media and event.kind == "start" else {}
+            )
+
+    def _deliver_event(self, channel: Channel, event: Event, files: Mapping[str, Any]) -> None:
+        media = self._media.get(channel.name)
+        channel.n_events += event.kind == "start"
+        self._emit(channel.name, "anomaly", event.kind, {**channel.event_data(event), **files})
+        if media and event.kind == "end":
+            media.end(event.id)
+
+    def _emit(self, camera: str, type: Type, kind: str, data: Mapping[str, Any]) -> None:
+        record = self._recorder.record(camera, type, kind, data)
+        self._recent.append(record.plain())
+        self._delivery.write(record)
+        if type != "anomaly":
+            details = ", ".join(f"{key} {value}" for key, value in data.items())
+            log.info("%s: %s %s%s", camera or self._device.name, type, kind, f": {details}" if details else "")
+
+    def _wait(self) -> None:
+        """Until a camera has something, or a retry may be due."""
+        handles = [h for channel in self._channels if (h := channel.feed.fileno()) is not None]
+        try:
+            select.select(handles, [], [], IDLE_S)
+        except OSError as error:  # a capture process was closed in between
+            log.debug("select: %s", error)
+
+    # A camera that failed for good, for now
+
+    def _fail(self, channel: Channel, reason: str) -> None:
+        """Leave one camera alone for a while: the others go on."""
+        for event in channel.end():
+            self._deliver_event(channel, event, {})
+        channel.error = reason
+        channel.close()
+        self._failed[channel.name] = reason
+        self._reopen[channel.name] = time.monotonic() + REOPEN_S
+        self._emit(channel.name, "camera", "lost", {"reason": reason})
+
+    def _try_again(self, channel: Channel) -> None:
+        if not channel.feed.live or time.monotonic() < self._reopen[channel.name]:
+            return
+        try:
+            fresh = Channel(channel.name, self._device.cameras[channel.name], self._profile, self._emit)
+        except EdgeVadError as error:
+            self._reopen[channel.name] = time.monotonic() + REOPEN_S
+            log.error("camera %s cannot be watched yet: %s", channel.name, error)
+            return
+        self._channels[self._channels.index(channel)] = fresh
+        del self._failed[channel.name], self._reopen[channel.name]
+
+    # Between frames
+
+    def _keep_house(self) -> None:
+        now = time.monotonic()
+        if now - self._housekeeping_at < HOUSEKEEPING_S:
+            return
+        self._housekeeping_at = now
+        self._delivery.tick()
+        if bool(self._delivery.log_failing) != self._storage_full:
+            self._storage_full = not self._storage_full
+            self._emit("", "storage", "full" if self._storage_full else "writable", {"reason": self._delivery.log_failing})
+        if all(channel.progressing for channel in self._channels):
+            self._notifier.alive(self._one_line())
+        if self._status_path:
+            _write_status(self._status_path, self.status())
+
+    def status(self) -> dict[str, Any]:
+        """Everything that `edge-vad status` shows, as plain values."""
+        states = {channel.name: channel.status() for channel in self._channels}
+        bad = sorted({s["state"] for s in states.values()} - {"running", "ended"})
+        return {
+            "unit": self._device.name,
+            "state": self._stopping or (bad[0] if bad else "running"),
+            "pid": os.getpid(),
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            "updated_monotonic_s": round(time.monotonic(), 2),
+            "cameras": states,
+            "media": {name: media.status() for name, media in self._media.items()},
+            "delivery": self._delivery.status(),
+            "device": telemetry(),
+            "recent": list(self._recent),
+        }
+
+    def _one_line(self) -> str:
+        frames = sum(channel.n_scored for channel in self._channels)
+        return f"{len(self._channels)} cameras, {frames} frames scored, {sum(c.n_events for c in self._channels)} events"
+
+    def _show(self, channel: Channel, result: Result) -> None:
+        if time.monotonic() - self._shown_at > REFRESH_S:
+            self._shown_at = time.monotonic()
+            bar = "#" * int(min(max(result.score, 0.0), 2.0) * 10)
+            alarm = " ALARM" if result.score >= 1 else ""
+            show(f"{channel.name}: frame {result.index}  events {channel.n_events}  score {result.score:5.2f} {bar}{alarm}")
+
+    # The end
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT end the loop between two frames; nothing that was accepted is lost."""
+
+        def stop(number: int, _: object) -> None:
+            if self._stopping and number == signal.SIGINT:
+                raise KeyboardInterrupt  # asked twice: now
+            self.stop(signal.Signals(number).name)
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self) -> None:
+        """Everything out and synced, within the five seconds that a service manager waits."""
+        self._notifier.stopping()
+        show("")
+        for channel in self._channels:
+            channel.close()
+            if channel.name not in self._failed:
+                for event in channel.end():
+                    self._deliver_event(channel, event, {})
+        self._emit("", "unit", "stopped", {"reason": self._stopping or "the footage ended"})
+        for media in self._media.values():
+            media.close(1.5)
+        self._delivery.close()
+        if self._log:
+            try:
+                self._log.close()
+            except OutputError as error:
+                log.error("%s", error)
+        if self._status_path:
+            self._status_path.unlink(missing_ok=True)
+
+    @property
+    def stopped_by(self) -> str:
+        """Name of the signal that ended it, or nothing."""
+        return self._stopping
+
+
+def _status_path(device: Device) -> Path | None:
+    """Where the status goes: in memory, not on an SD card. None when there is no such place."""
+    fallback = Path(os.environ.get("XDG_RUNTIME_DIR", f"/tmp/edge-vad-{os.getuid()}"))
+    for folder in (Path(device.runtime), fallback):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder / f"{device.name}.json"
+    log.warning("no place for the status file: edge-vad status will not find this unit")
+    return None
+
+
+def _write_status(path: Path, status: dict[str, Any]) -> None:
+    beside = path.with_suffix(".new")
+    try:
+        beside.write_text(json.dumps(status), encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        log.debug("%s: %s", path, error)

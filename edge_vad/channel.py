@@ -12,16 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from edge_vad.backends.base import Backend
 from edge_vad.bundle import Bundle, read_bundle
 from edge_vad.detector import Detector
 from edge_vad.device import CameraSettings
 from edge_vad.errors import BackendError, BundleError, EdgeVadError, SourceError
 from edge_vad.feed import Feed, LiveFeed, Notice, open_feed
-from edge_vad.plugins import load
 from edge_vad.profile import Profile
 from edge_vad.record import Type, event_data
-from edge_vad.recovery import recovering
+from edge_vad.recovery import Sessions
 from edge_vad.store import Store
 from edge_vad.types import Event, Frame, Result
 from edge_vad.view import ViewMonitor
@@ -32,6 +30,7 @@ Emit = Callable[[str, Type, str, Mapping[str, Any]], None]  # camera, type, kind
 LOAD_S = 60.0
 OVERLOAD, RELIEF = 0.5, 0.25  # dropped part of the frames
 N_LATENCIES = 1000
+RATE_S = 10.0
 
 
 @dataclass(slots=True)
@@ -60,9 +59,10 @@ class Load:
 class Channel:
     """Follows one camera. Every fault ends in a record and in the next frame, or in an error of this camera alone."""
 
-    def __init__(self, name: str, settings: CameraSettings, profile: Profile, emit: Emit) -> None:
+    def __init__(self, name: str, settings: CameraSettings, profile: Profile, sessions: Sessions, emit: Emit) -> None:
         """Opens bundle and detector; the camera is not connected yet. Raises BundleError, SourceError, BackendError."""
         self.name = name
+        self._sessions = sessions
         self._settings, self._profile = settings, profile
         self._emit_record = emit
         self._backends = (profile.inference.backend, *profile.inference.fallback)
@@ -79,6 +79,8 @@ class Channel:
         self.last: Result | None = None
         self.n_scored = self.n_events = self.n_skipped = 0
         self._latencies_ms: deque[float] = deque(maxlen=N_LATENCIES)
+        self._rates: deque[tuple[float, int, int]] = deque()  # when, frames captured and scored by then
+        self._lost = ""
         self._stage_ms: dict[str, float] = {}
         self._scored_at = time.monotonic()
         self.error = ""
@@ -95,20 +97,13 @@ class Channel:
         self._watch_view(frame)
         return frame
 
-    def score(self, frame: Frame) -> Result | None:
-        """The result of a frame; None when no backend gave one, which costs this frame."""
-        try:
-            result = self.detector.process(frame)
-        except BackendError as error:
-            self.n_skipped += 1
-            self._replace_backend(str(error))
-            return None
+    def take(self, result: Result) -> None:
+        """Count the result of a frame."""
         self.last = result
         if result.stage_ms:
             self.n_scored += 1
             for stage, ms in result.stage_ms.items():
                 self._stage_ms[stage] = self._stage_ms.get(stage, ms) * 0.98 + 0.02 * ms
-        return result
 
     def finish(self, frame: Frame, result: Result) -> None:
         """After the events of a frame were delivered: clocks, load, and the trial of a new bundle."""
@@ -116,12 +111,35 @@ class Channel:
         self._scored_at = now
         if self.feed.live and result.stage_ms:
             self._latencies_ms.append(1000 * (now - frame.timestamp))
+            self._rates.append((now, self.feed.counters.captured, self.n_scored))
+            while now - self._rates[0][0] > RATE_S:
+                self._rates.popleft()
         changed = self._load.update(now, self.feed.counters.captured, self.feed.counters.dropped)
         if changed is not None and self.feed.live:
             self._emit("load", "degraded" if changed else "normal", {"dropped": self.feed.counters.dropped})
         self._first_scored_s = frame.timestamp if self._first_scored_s is None else self._first_scored_s
         if not self._confirmed and frame.timestamp - self._first_scored_s >= self._profile.store.confirm_s:
             self._confirm()
+
+    def replace_backend(self, reason: str) -> None:
+        """The next allowed backend, after it has passed the self-test; the same one again when there is no other.
+
+        Costs the frame that the last one failed on. Raises SourceError when none can run the bundle.
+        """
+        self.n_skipped += 1
+        self._sessions.discard(self._backends[self._backend])
+        for step in range(1, len(self._backends) + 1):
+            self._backend = (self._backend + 1) % len(self._backends)
+            try:
+                self.detector = self._open_detector(self.bundle)
+            except (BackendError, BundleError) as error:
+                log.error("backend %s cannot take over: %s", self._backends[self._backend], error)
+                continue
+            kind = "replaced" if step < len(self._backends) else "rebuilt"
+            self._emit("backend", kind, {"backend": self._backends[self._backend], "reason": reason})
+            return
+        self._emit("backend", "failed", {"reason": reason})
+        raise SourceError(f"{self.name}: no backend can run the bundle: {reason}")
 
     def event_data(self, event: Event) -> dict[str, Any]:
         """What is recorded of an event beside its own values."""
@@ -140,10 +158,11 @@ class Channel:
         """What `edge-vad status` says of this camera, as plain values."""
         connected = not isinstance(self.feed, LiveFeed) or self.feed.connected
         counters = self.feed.counters
-        state = "failed" if self.error else "ended" if self.feed.ended else "running" if connected else "lost"
+        state = "running" if connected else "lost" if self._lost else "connecting"
+        wrong_size = "pictures of {}x{}, not the bundle's size".format(*self._wrong_size) if self._wrong_size else ""
         return {
-            "state": state,
-            "reason": self.error,
+            "state": "failed" if self.error else "ended" if self.feed.ended else state,
+            "reason": self.error or self._lost or wrong_size,
             "source": self._settings.source.split("@")[-1],
             "bundle": {"id": self.bundle.id[:12], "name": self.bundle.manifest.name, "serial": self.bundle.manifest.serial},
             "backend": self._backends[self._backend],
@@ -151,6 +170,7 @@ class Channel:
             "view": self._view.state,
             "degraded": self._load.degraded,
             "score": round(self.last.score, 4) if self.last else None,
+            "fps": self._fps(),
             "captured": counters.captured,
             "dropped": counters.dropped,
             "lost": counters.lost,
@@ -174,7 +194,18 @@ class Channel:
     def _emit(self, type: Type, kind: str, data: Mapping[str, Any]) -> None:
         self._emit_record(self.name, type, kind, data)
 
+    def _fps(self) -> dict[str, float]:
+        """Frames per second that were captured and scored lately."""
+        now = time.monotonic()
+        if not self._rates or now - self._rates[-1][0] > RATE_S:
+            return {"captured": 0.0, "scored": 0.0}
+        start_s, captured, scored = self._rates[0]
+        counts = {"captured": self.feed.counters.captured - captured, "scored": self.n_scored - scored}
+        return {name: round(count / max(now - start_s, 1.0), 1) for name, count in counts.items()}
+
     def _take_notice(self, notice: Notice) -> None:
+        if notice.type == "camera":
+            self._lost = str(notice.data.get("reason", "")) if notice.kind == "lost" else ""
         self._emit(notice.type, notice.kind, notice.data)
         self._forget_past()
 
@@ -223,23 +254,7 @@ class Channel:
     def _open_detector(self, bundle: Bundle) -> Detector:
         name = self._backends[self._backend]
         inference = replace(self._profile.inference, backend=name)
-        kind = recovering(load("backends", name, Backend), lambda kind, why: self._emit("backend", kind, {"reason": why}))
-        return Detector.open(bundle, replace(self._profile, inference=inference), backend=kind)
-
-    def _replace_backend(self, reason: str) -> None:
-        """The next allowed backend, after it has passed the self-test; the same one again when there is no other."""
-        for step in range(1, len(self._backends) + 1):
-            self._backend = (self._backend + 1) % len(self._backends)
-            try:
-                self.detector = self._open_detector(self.bundle)
-            except (BackendError, BundleError) as error:
-                log.error("backend %s cannot take over: %s", self._backends[self._backend], error)
-                continue
-            kind = "replaced" if step < len(self._backends) else "rebuilt"
-            self._emit("backend", kind, {"backend": self._backends[self._backend], "reason": reason})
-            return
-        self._emit("backend", "failed", {"reason": reason})
-        raise SourceError(f"{self.name}: no backend can run the bundle: {reason}")
+        return Detector.open(bundle, replace(self._profile, inference=inference), backend=self._sessions.backend(name))
 
     def _confirm(self) -> None:
         self._confirmed = True

@@ -18,15 +18,20 @@ COMMANDS = {  # verb: (module, one line of help)
     "build": ("edge_vad.converters.build_command", "normal footage in, bundle out"),
     "evaluate": ("edge_vad.commands.evaluate", "score labelled footage: AUC, false alarms, speed, an HTML report"),
     "run": ("edge_vad.commands.run", "alarms on a stream, as JSON lines"),
+    "status": ("edge_vad.commands.status", "what a running unit sees, says and suffers from"),
+    "events": ("edge_vad.commands.events", "the event log of a unit: a table, JSON lines, or as they come"),
+    "doctor": ("edge_vad.commands.doctor", "whether this device is fit: packages, cameras, bundle, disk, clock, heat"),
     "encoder": ("edge_vad.converters.encoder_command", "export | quantize: the encoder steps of build, alone"),
     "bundle": (
         "edge_vad.commands.bundle",
         "inspect | verify | check | diff | sign | keygen: what is in it, and whose it is",
     ),
     "store": ("edge_vad.commands.store", "install | activate | confirm | rollback | list | gc: the bundles on this device"),
+    "service": ("edge_vad.commands.service", "install | uninstall: a unit as a systemd service that starts with the device"),
     "profiles": ("edge_vad.commands.profiles", "the devices that edge-vad knows"),
 }
 EXIT_ERROR, EXIT_USAGE = 1, 2
+PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.NOTSET: 7}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"edge-vad: no command {verb!r}{did_you_mean(verb, COMMANDS)}; see edge-vad --help\n")
         return EXIT_USAGE
     logging.basicConfig(format="%(message)s", level=logging.DEBUG if verbose else logging.INFO, stream=sys.stderr)
+    if _journal_reads():
+        logging.getLogger().handlers[0].setFormatter(JournalFormatter())
     return _run(verb, rest, verbose)
 
 
@@ -62,7 +69,7 @@ def _run(verb: str, arguments: list[str], verbose: bool) -> int:
     except EdgeVadError as error:
         if verbose:
             raise
-        sys.stderr.write(f"edge-vad {verb}: {error}\n")
+        sys.stderr.write(f"{'<3>' * _journal_reads()}edge-vad {verb}: {error}\n")
         return EXIT_ERROR
     except BrokenPipeError:
         # Whoever read the output has gone; nothing more can be said to it, also not by the interpreter's own flush.
@@ -71,6 +78,26 @@ def _run(verb: str, arguments: list[str], verbose: bool) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\n")
         return 130
+
+
+class JournalFormatter(logging.Formatter):
+    """Each line with its priority in front, as journald takes it from a stream. Source: sd-daemon(3)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(number for level, number in PRIORITIES.items() if record.levelno >= level)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+
+
+def _journal_reads() -> bool:
+    """Whether standard error is the stream that systemd named; a program in between may have redirected it."""
+    named = os.environ.get("JOURNAL_STREAM")
+    if not named:
+        return False
+    try:
+        stream = os.fstat(2)
+    except OSError:
+        return False
+    return named == f"{stream.st_dev}:{stream.st_ino}"
 
 
 def _print_help() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_vad.anomaly_map import anomaly_map
 from edge_vad.backends.base import Backend
+from edge_vad.batch import Steps, run_alone
 from edge_vad.bundle import Bundle, read_bundle
 from edge_vad.calibration import Calibration, Scorer
 from edge_vad.errors import BundleFormatError, did_you_mean
@@ -92,11 +93,15 @@ class Detector:
 
     def process(self, frame: Frame) -> Result:
         """Score the next frame. Frames come in order; SourceError when their size is not the bundle's."""
+        return run_alone(self.steps(frame))
+
+    def steps(self, frame: Frame) -> Steps[Result]:
+        """`process` with a pause wherever pictures have to be encoded: see `edge_vad.batch.run_together`."""
         if self._last is not None and frame.timestamp < self._due_s:
             return self._between(frame)
         # Half a period of slack: time stamps jitter, and a frame that is a little early is still the one that is due.
         self._due_s = frame.timestamp + 0.75 * self._period_s
-        observation = self._method.observe(frame)
+        observation = yield from self._method.steps(frame)
         start = time.thread_time_ns()
         score, components = self._scorer.update(frame.timestamp, observation.components)
         regions = self._score_regions(observation)

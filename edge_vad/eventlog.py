@@ -29,6 +29,8 @@ SEGMENT_BYTES = 2**20
 MAX_LINE_BYTES = 2**16
 LEFT_OUT = "left_out"  # names what a record lost because its line was too long
 
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+
 Position = tuple[int, int]  # number of a file, byte in it: what a reader remembers
 
 
@@ -66,7 +68,9 @@ class EventLog:
 
         After an error nothing of it is there, and it can be appended again.
         """
-        line = seal(fitting(record).line())
+        line = seal(record.line())
+        if len(line) > MAX_LINE_BYTES:
+            line = seal(shortened(record).line())
         try:
             self._mend()
             if self._end[1] and self._end[1] + len(line) > self._segment_bytes:
@@ -157,29 +161,20 @@ class EventLog:
         self._handle = self._lock = -1
 
 
-_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-
-
-def fitting(record: Record) -> Record:
+def shortened(record: Record) -> Record:
     """The record with as much of its data as a line holds: the longest values go first and are named in ``left_out``.
 
     A record that could not be written at any time would hold up all that follow.
     """
-    too_long = len(record.line()) + SEAL_BYTES - MAX_LINE_BYTES
-    if too_long <= 0:
-        return record
     sizes = {key: len(json.dumps(value)) for key, value in record.data.items()}
     left_out: list[str] = []
     for key in sorted(sizes, key=lambda key: -sizes[key]):
         left_out.append(key)
         kept = {k: v for k, v in record.data.items() if k not in left_out}
         shorter = dataclasses.replace(record, data={**kept, LEFT_OUT: left_out})
-        if len(shorter.line()) + SEAL_BYTES <= MAX_LINE_BYTES:
+        if len(seal(shorter.line())) <= MAX_LINE_BYTES:
             return shorter
     return dataclasses.replace(record, data={LEFT_OUT: len(left_out)})
-
-
-SEAL_BYTES = len(',"crc":"00000000"}\n') - 1
 
 
 def seal(line: str) -> bytes:
@@ -226,6 +221,7 @@ def read(folder: Path, start: Position = (0, 0)) -> Iterator[tuple[Position, Rec
 
 def _line_start(file: BinaryIO, at: int) -> int:
     """The position itself where a line starts there, otherwise the start of the line that it lies in."""
+    at = min(at, os.fstat(file.fileno()).st_size)
     for size in (1, MAX_LINE_BYTES):
         first = max(0, at - size)
         file.seek(first)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from edge_vad.strict import check_range
 from edge_vad.types import Event, Region
 
+UPDATE_GROWTH, UPDATE_S = 1.25, 1.0  # an update says that the peak has grown by a quarter, once a second at most
+
 
 @dataclass(frozen=True, slots=True)
 class EventSettings:
@@ -41,6 +43,7 @@ class EventTracker:
         self._event: Event | None = None
         self._streak: list[Event] = []
         self._last_above: tuple[float, int] = (0.0, 0)
+        self._told = (0.0, 0.0)  # when the event was last told of, and its peak then
 
     @property
     def active(self) -> bool:
@@ -50,7 +53,7 @@ class EventTracker:
     def update(
         self, index: int, timestamp: float, score: float, components: dict[str, float], regions: tuple[Region, ...]
     ) -> list[Event]:
-        """Take one scored frame; returns the events that start or end with it, in order."""
+        """Take one scored frame; returns the events that start, grow or end with it, in order."""
         here = Event("start", 0, timestamp, index, score, index, components, regions)
         if self._event is None:
             return self._enter(here)
@@ -58,9 +61,13 @@ class EventTracker:
             self._last_above = (timestamp, index)
         if score > self._event.peak_score:
             self._event = _with_peak(self._event, here)
-        if timestamp - self._last_above[0] < self._settings.cooldown_s:
+        if timestamp - self._last_above[0] >= self._settings.cooldown_s:
+            return self.finish()
+        told_s, told_peak = self._told
+        if self._event.peak_score < UPDATE_GROWTH * told_peak or timestamp - told_s < UPDATE_S:
             return []
-        return self.finish()
+        self._told = (timestamp, self._event.peak_score)
+        return [dataclasses.replace(self._event, kind="update")]
 
     def finish(self) -> list[Event]:
         """End a running event where its score was last above the exit level: at the end of footage."""
@@ -84,6 +91,7 @@ class EventTracker:
             if later.peak_score > event.peak_score:
                 event = _with_peak(event, later)
         self._event, self._streak = event, []
+        self._told = (here.start_s, event.peak_score)
         self._last_above = (here.start_s, here.start_frame)
         return [event]
 

@@ -60,6 +60,10 @@ class Encoder:
         self._scale = (1.0 / np.array(preprocessing.std, dtype=np.float32)).reshape(3, 1, 1)
         self._shift = (-np.array(preprocessing.mean, dtype=np.float32)).reshape(3, 1, 1) * self._scale
 
+    def same_session(self, other: Encoder) -> bool:
+        """Whether both may encode each other's pictures: one session, one preprocessing."""
+        return self._backend is other._backend and self._preprocessing == other._preprocessing
+
     def __call__(self, pictures: UInt8) -> list[Float32]:
         """Feature maps of pictures (n, h, w, 3) uint8 RGB: per tap (n, c, h / stride, w / stride) float32."""
         planes = pictures[..., self._order].transpose(0, 3, 1, 2).astype(np.float32)

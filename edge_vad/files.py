@@ -19,6 +19,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     with writing(path):
         try:
+            remove(beside)  # of a process of the same number that was killed
             write_new(beside, data, mode)
             beside.rename(path)
         except BaseException:
@@ -61,7 +62,7 @@ def make_folder(path: Path) -> None:
     """A folder with its parents, each made durable; nothing happens where it is there."""
     if not path.is_dir():
         make_folder(path.parent)
-        path.mkdir()
+        path.mkdir(exist_ok=True)  # another process may have been faster
         sync_folder(path.parent)
 
 
@@ -86,17 +87,16 @@ def forget_cached(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with all that is in it; nothing happens where there is none."""
+    """Remove a file, a link, or a folder with all that is in it; nothing happens to what is not there (any more)."""
     try:
-        mode = path.lstat().st_mode
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            path.unlink()
+            return
+        for inner in sorted(path.iterdir()):
+            remove(inner)
+        path.rmdir()
     except FileNotFoundError:
         return
-    if not stat.S_ISDIR(mode):
-        path.unlink()
-        return
-    for inner in sorted(path.iterdir()):
-        remove(inner)
-    path.rmdir()
 
 
 def read_regular(path: Path, max_bytes: int, *, follow: bool = False) -> bytes:

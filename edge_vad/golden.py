@@ -1,7 +1,8 @@
 """The golden self-test: frames in the bundle and what a healthy installation computes from them.
 
 Hashes find a damaged file; this finds the other thing: a wrong backend, a broken integer kernel, swapped colours. It
-starts from raw pixels and compares every step that has a number: embeddings, distances, components, scores, decisions.
+starts from raw pixels and compares every step that has a number: banks as they were read, regions, embeddings, distances, components, scores and
+decisions.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ TOLERANCES = {
 # Where no network takes part: rounding errors.
 EXACT = Tolerance(0.001, 0.005, 0.01)
 EXACT_SUMS = 1e-6
-SMALL = 0.05  # a distance far below the largest one is compared with this part of that
-STEPS = ("bank", "embedding", "distances", "components", "scores", "decisions")
+SMALL = 0.05  # a value far below the largest one of its column is compared with this part of that
+STEPS = ("bank", "regions", "embedding", "distances", "components", "scores", "decisions")
 MAX_FRAMES = 64
 MAX_PIXELS = 2**25  # of one frame
 
@@ -82,25 +83,30 @@ def golden_values(
 def check_golden(bundle: Bundle, method: Method, calibration: Calibration, events: EventSettings) -> None:
     """Run the golden frames; SelfTestError names the first step whose values are off by more than the tolerance."""
     stored = bundle.golden()
-    frames = _stored_frames(stored, method, bundle.calibration.get("period_s"))
+    frames = _stored_frames(stored, method, bundle.calibration["period_s"])
     try:
         computed = golden_values(method, calibration, events, frames)
     except ValueError as error:  # widths and sizes that do not belong together
         raise _failed(f"its frames do not fit the bundle: {error}", REBUILD) from error
-    precisions = [model.precision for model in bundle.manifest.models.values()]
-    by_network = max((TOLERANCES[p] for p in precisions), key=lambda t: t.score, default=EXACT)
+    tolerance = tolerance_of(bundle)
     for name in sorted(stored.keys() | computed.keys(), key=_depth):
         if name not in stored or name not in computed:
             raise _failed(f"{name} is {'missing' if name not in stored else 'unknown'}", REBUILD)
         exact = name.partition(".")[2] in method.without_network
-        _compare(name, stored[name], computed[name], EXACT if exact else by_network)
+        _compare(name, stored[name], computed[name], EXACT if exact else tolerance)
     expected, decided = stored["scores"], stored["decisions"]
-    clear = np.abs(expected - events.enter) > by_network.score * np.maximum(np.abs(expected), 1)
+    clear = np.abs(expected - events.enter) > tolerance.score * np.maximum(np.abs(expected), 1)
     if not np.array_equal(decided, expected >= events.enter) or np.any(decided[clear] != computed["decisions"][clear]):
         raise _failed("decisions differ", ADVICE)
 
 
-def _stored_frames(stored: dict[str, np.ndarray], method: Method, period_s: object) -> list[Frame]:
+def tolerance_of(bundle: Bundle) -> Tolerance:
+    """What a network of the lowest precision in the bundle may be off by."""
+    precisions = [model.precision for model in bundle.manifest.models.values()]
+    return max((TOLERANCES[p] for p in precisions), key=lambda t: t.score, default=EXACT)
+
+
+def _stored_frames(stored: dict[str, np.ndarray], method: Method, period_s: float) -> list[Frame]:
     """Take the golden frames out of what is stored; SelfTestError where they are none or not the bundle's."""
     images, frame = stored.pop("images", None), stored.pop("frame", None)
     if images is None or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or min(images.shape) < 2:
@@ -111,12 +117,12 @@ def _stored_frames(stored: dict[str, np.ndarray], method: Method, period_s: obje
     if (width, height) != (method.image_size or (width, height)) or not 1 <= width * height <= MAX_PIXELS:
         raise _failed(f"its frames of {width:g}x{height:g} pixels are not the bundle's", REBUILD)
     if period != period_s:
-        raise _failed(f"its frames are {period:g} s apart, calibration.json says {period_s}", REBUILD)
+        raise _failed(f"its frames are {period:g} s apart, calibration.json says {period_s:g}", REBUILD)
     return golden_frames(images, (int(width), int(height)), period)
 
 
 def _depth(name: str) -> tuple[int, str]:
-    """Embeddings before distances before scores: the first step that is wrong is the one to name."""
+    """Banks and regions before embeddings before distances before scores: the first wrong step is the one to name."""
     step = name.partition(".")[0]
     return STEPS.index(step) if step in STEPS else -1, name
 
@@ -124,25 +130,31 @@ def _depth(name: str) -> tuple[int, str]:
 def _compare(name: str, expected: np.ndarray, found: np.ndarray, tolerance: Tolerance) -> None:
     if found.shape != expected.shape or found.dtype != expected.dtype or np.isinf(expected).any():
         raise _failed(f"{name} has another shape or type", REBUILD)
-    unknown = np.isnan(expected)
-    if not np.array_equal(unknown, np.isnan(found)):
+    if not np.array_equal(np.isnan(expected), np.isnan(found)):
         raise _failed(f"{name} is known for other frames", ADVICE)
-    expected, found = (np.where(unknown, 0, v).astype(np.float64) for v in (expected, found))
-    step, difference = name.partition(".")[0], np.abs(found - expected)
+    step = name.partition(".")[0]
     if step == "decisions":
         return  # a score on the edge may fall on either side: compared where it is clear
+    allowed = {"bank": EXACT_SUMS, "embedding": tolerance.embedding, "scores": tolerance.score}.get(step, tolerance.value)
+    found_error = deviation(name, expected, found)
+    if not found_error <= allowed:
+        raise _failed(f"{name} differs by {found_error:.2g} (allowed: {allowed:g})", ADVICE)
+
+
+def deviation(name: str, expected: np.ndarray, found: np.ndarray) -> float:
+    """The largest difference between two arrays of the step ``name``, in the unit of its tolerance; NaN counts as 0."""
+    expected, found = (np.where(np.isnan(v), 0, v).astype(np.float64) for v in (expected, found))
+    step, difference = name.partition(".")[0], np.abs(found - expected)
     if step == "bank":
-        error, allowed = difference / np.maximum(expected[1], 1e-9), EXACT_SUMS
+        error = difference / np.maximum(expected[1], 1e-9)
     elif step == "embedding":
-        length = np.linalg.norm(expected, axis=1)
-        error, allowed = np.linalg.norm(difference, axis=1) / (length + 1e-3), tolerance.embedding
+        error = np.linalg.norm(difference, axis=1) / (np.linalg.norm(expected, axis=1) + 1e-3)
     elif step == "scores":
-        error, allowed = difference / np.maximum(np.abs(expected), 1), tolerance.score
+        error = difference / np.maximum(np.abs(expected), 1)
     else:
         size = np.abs(expected)
-        error, allowed = difference / np.maximum(np.maximum(size, SMALL * size.max(initial=0)), 1e-3), tolerance.value
-    if not np.all(error <= allowed):
-        raise _failed(f"{name} differs by {np.max(error):.2g} (allowed: {allowed:g})", ADVICE)
+        error = difference / np.maximum(np.maximum(size, SMALL * size.max(axis=0, initial=0)), 1e-3)
+    return float(np.max(error, initial=0))
 
 
 def _failed(what: str, advice: str) -> SelfTestError:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from edge_vad.errors import BundleModelError
 
 MAX_NODES, MAX_TENSORS, MAX_DEPTH = 8192, 16384, 64
-MAX_FIELDS = 2**19  # of the whole encoding
+MAX_FIELDS = 2**18  # of the whole encoding
 MAX_PACKED = 2**16  # bytes of a list of integers that is read
 MAX_SIDE = 8192  # of a static dimension of an input or output
 MAX_ELEMENTS = 2**26  # of an input, an output, a constant, or what a constant asks an operator to make

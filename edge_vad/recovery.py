@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import cast
 
 import numpy as np
 
 from edge_vad.backends.base import Backend
 from edge_vad.errors import BackendError
+from edge_vad.manifest import sha256
+from edge_vad.plugins import load
 from edge_vad.types import Float32
 
-log = logging.getLogger(__name__)
 OnFault = Callable[[str, str], None]  # kind of the record (retried, rebuilt), reason
 
 
@@ -48,3 +49,26 @@ def recovering(kind: type[Backend], on_fault: OnFault) -> type[Backend]:
             return outputs
 
     return Recovering
+
+
+class Sessions:
+    """The sessions of a unit: cameras that use the same model share one, and the memory it takes."""
+
+    def __init__(self, on_fault: OnFault) -> None:
+        self._on_fault = on_fault
+        self._open: dict[tuple[str, str, int, str], Backend] = {}
+
+    def backend(self, name: str) -> type[Backend]:
+        """A backend class whose instances are shared."""
+        return cast(type[Backend], partial(self._session, name))
+
+    def discard(self, name: str) -> None:
+        """Forget the sessions of a backend that failed: the next one that asks gets a new one."""
+        self._open = {key: session for key, session in self._open.items() if key[0] != name}
+
+    def _session(self, name: str, model: bytes, *, threads: int = 1, device: str = "cpu") -> Backend:
+        key = (name, sha256(model), threads, device)
+        if key not in self._open:
+            kind = recovering(load("backends", name, Backend), self._on_fault)
+            self._open[key] = kind(model, threads=threads, device=device)
+        return self._open[key]

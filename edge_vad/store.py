@@ -2,7 +2,7 @@
 
     bundles/<id>/     unpacked bundles, never changed; <id> is the SHA-256 of the manifest
     state/current     link to the bundle that runs             state/previous   link to the one that ran before it
-    state/candidate   link to the one installed last           state/trial.json attempts of an unconfirmed current
+    state/candidate   link to the one installed last           state/trial.json id -> attempts, of unconfirmed ones
     state/serial.json highest serial that was confirmed        state/rollback.json what was given up last, and why
     derived/<id>/     search graphs that this device made; can be deleted at any time
 
@@ -19,7 +19,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,9 +88,14 @@ class Store:
 
     @property
     def attempts_made(self) -> int | None:
-        """Starts of the current bundle while it is on trial; None when it is confirmed."""
-        trial = self._record("trial")
-        return int(trial.get("attempts", 0)) if trial.get("id") == self.current is not None else None
+        """Starts of the current bundle while it is on trial; None when it is confirmed.
+
+        A damaged record begins another trial: what may never have proved itself must not be started for ever.
+        """
+        current, trial = self.current, self._record("trial")
+        if current is None or (trial is not None and current not in trial):
+            return None
+        return _count((trial or {}).get(current))
 
     def find(self, prefix: str) -> str:
         """The one installed id that begins with ``prefix``. Raises StoreError."""
@@ -126,10 +131,13 @@ class Store:
             for folder in (self.folder, self._bundles, self._state, self._derived):
                 make_folder(folder)
             with self._locked():
+                self._settle()
                 installed = self._is_whole(bundle.id)
                 if installed:
                     self._propose(bundle.id)
-            if not installed:
+            if installed:
+                self._derive(bundle)
+            else:
                 self._copy(bundle, self._bundles / f".new-{bundle.id[:16]}-{os.getpid()}", self_test)
         return bundle.id
 
@@ -137,12 +145,14 @@ class Store:
         """Make an installed bundle the current one, on trial until it is confirmed. Raises BundleError or StoreError."""
         with writing(self.folder), self._locked():
             self._check_serial(self.load(bundle_id), allow_older)
-            current = self.current
+            self._settle()
+            current, trial = self.current, self._record("trial") or {}
             if bundle_id == current:
                 return
-            on_trial = self.attempts_made is not None
-            write_atomically(self._state / "trial.json", _json({"id": bundle_id, "attempts": 0}))
-            if current is not None and not on_trial:  # what never proved itself is not what to go back to
+            still = {current: trial[current]} if current in trial else {}  # it stays on trial until the last step
+            write_atomically(self._state / "trial.json", _json({**still, bundle_id: 0}))
+            # What never proved itself is not what to go back to, nor is what can no longer run.
+            if current is not None and not still and self._is_whole(current):
                 link_atomically(self._state / "previous", f"../bundles/{current}")
             link_atomically(self._state / "current", f"../bundles/{bundle_id}")
 
@@ -180,6 +190,7 @@ class Store:
     def rollback(self, reason: str = "by hand") -> str:
         """Return to the previous bundle; returns its id. Raises StoreError where there is none that can run."""
         with writing(self.folder), self._locked():
+            self._settle()
             current, previous = self.current, self.previous
             if previous is None:
                 raise StoreError(f"{self.folder}: there is no previous bundle to return to; see edge-vad store list")
@@ -195,11 +206,13 @@ class Store:
     def collect_garbage(self) -> list[str]:
         """Delete what is neither current, previous nor installed last, and what broken installs left; returns names."""
         gone: list[str] = []
-        if not self._state.is_dir():
-            return gone
-        with writing(self.folder), self._locked():
+        with ExitStack() as steps:
+            steps.enter_context(writing(self.folder))
+            if not self._state.is_dir():
+                return gone
+            steps.enter_context(self._locked())
             kept = {self._link(name) for name in ("current", "previous", "candidate")}
-            for path in sorted(self._bundles.iterdir()):
+            for path in _inside(self._bundles):
                 if path.name in kept or not _is_left_alone(path):
                     continue
                 doomed = path
@@ -209,29 +222,32 @@ class Store:
                     sync_folder(self._bundles)
                 remove(doomed)
                 gone.append(path.name)
-            for path in sorted(self._derived.iterdir()):
-                if path.name not in kept:
+            for path in (*_inside(self._derived), *_inside(self._state)):
+                if path.name.startswith(".") or (path.parent == self._derived and path.name not in kept):
                     remove(path)
         return gone
 
     @property
     def serial(self) -> int:
         """The highest serial that was confirmed here."""
-        return int(self._record("serial").get("serial", 0))
+        return _count((self._record("serial") or {}).get("serial"))
 
     @property
     def last_rollback(self) -> dict[str, Any]:
         """from, to, reason of the last rollback; empty when there was none."""
-        return self._record("rollback")
+        return self._record("rollback") or {}
 
     # Steps
 
     def _copy(self, bundle: Bundle, staging: Path, self_test: Callable[[Path, str], None] | None) -> None:
-        remove(staging)
-        staging.mkdir()
-        lease = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lease, fcntl.LOCK_EX)  # tells collect_garbage that somebody is at work here
+        with ExitStack() as leaving:
+            with self._locked():  # or collect_garbage could come between the folder and its lock
+                remove(staging)
+                staging.mkdir()
+                leaving.callback(remove, staging)
+                lease = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                leaving.callback(os.close, lease)
+                fcntl.flock(lease, fcntl.LOCK_EX)  # tells collect_garbage that somebody is at work here
             _unpack(bundle, staging)
             again = read_bundle(staging, self._trust)
             if again.id != bundle.id:
@@ -241,9 +257,6 @@ class Store:
             self._derive(bundle)
             with self._locked():
                 self._publish(staging, bundle.id)
-        finally:
-            os.close(lease)
-            remove(staging)
 
     def _publish(self, staging: Path, bundle_id: str) -> None:
         """Give a complete bundle its name; a damaged one of that name makes room."""
@@ -267,12 +280,19 @@ class Store:
             return
         from edge_vad.banks.hnsw import HnswBank
 
-        folder = self._derived / bundle.id
-        make_folder(folder)
+        folder, made = self._derived / bundle.id, self._graphs(bundle)
         for name in wanted:
-            log.info("making the search graph of %s, %d rows", name, bundle.manifest.banks[name].rows)
             try:
-                graph = HnswBank(bundle.rows(name)).graph({"bank": _bank_hash(bundle, name)})
+                rows = bundle.rows(name)
+                with suppress(BundleFormatError):
+                    if name in made and HnswBank.with_graph(rows, made[name]):
+                        continue
+                log.info("making the search graph of %s, %d rows", name, len(rows))
+                with writing(folder):
+                    make_folder(folder)
+                    for left in folder.glob(".*"):  # by an install that was cut off
+                        remove(left)
+                graph = HnswBank(rows).graph({"bank": _bank_hash(bundle, name)})
                 write_atomically(folder / f"{name}.safetensors", graph)
             except EdgeVadError as error:
                 log.warning("no search graph for %s: %s", name, error)
@@ -294,19 +314,29 @@ class Store:
 
     def _to_try(self) -> list[str]:
         """The ids to start, in order. Counts an attempt on trial; one that cannot be counted is not made."""
-        current, previous, attempts = self.current, self.previous, self.attempts_made
-        order = (current, previous)
-        if current is not None and attempts is not None and attempts >= self._attempts:
-            self._give_up(current, f"not confirmed after {attempts} starts")
-            order = (previous, current)
-        elif attempts is not None:
-            try:
-                with writing(self._state), self._locked():
-                    write_atomically(self._state / "trial.json", _json({"id": current, "attempts": attempts + 1}))
-            except EdgeVadError as error:
-                log.error("the attempt cannot be counted, so the previous bundle runs: %s", error)
-                order = (previous, current)
+        try:
+            attempts = self._count_attempt()
+        except EdgeVadError as error:
+            log.error("the attempt cannot be counted, so the previous bundle runs: %s", error)
+            order = (self.previous, self.current)
+        else:
+            order = (self.current, self.previous)
+            if attempts is not None and attempts > self._attempts and order[0] is not None:
+                self._give_up(order[0], f"not confirmed after {attempts - 1} starts")
+                order = order[::-1]
         return [bundle_id for bundle_id in order if bundle_id is not None]
+
+    def _count_attempt(self) -> int | None:
+        """The number of this start of a bundle on trial, counted durably where it is still to be made; None for others."""
+        if self.attempts_made is None:
+            return None  # a confirmed bundle starts from a medium that cannot be written
+        with writing(self._state), self._locked():
+            current, attempts = self.current, self.attempts_made
+            if current is None or attempts is None:
+                return None
+            if attempts < self._attempts:
+                write_atomically(self._state / "trial.json", _json({current: attempts + 1}))
+            return attempts + 1
 
     def _give_up(self, bundle_id: str, reason: str) -> None:
         """Return to the previous bundle durably, where that can be done; it is tried in any case."""
@@ -317,6 +347,11 @@ class Store:
             log.error("rolled back to bundle %s", self.rollback(reason)[:12])
         except EdgeVadError as error:
             log.error("the rollback is not recorded: %s", error)
+
+    def _settle(self) -> None:
+        """Make durable what is there: names that a killed process left are seen before they are on the medium."""
+        for folder in (self.folder, self._bundles, self._state):
+            sync_folder(folder)
 
     def _end_trial(self) -> None:
         remove(self._state / "trial.json")
@@ -363,18 +398,23 @@ class Store:
             return None
         return target if ID.fullmatch(target) else None
 
-    def _record(self, name: str) -> dict[str, Any]:
-        """A JSON object under ``state``; empty when there is none."""
+    def _record(self, name: str) -> dict[str, Any] | None:
+        """A JSON object under ``state``; empty when there is none, None when it is damaged."""
         try:
             value = json.loads(read_regular(self._state / f"{name}.json", 2**16))
-        except (OSError, ValueError):
+        except FileNotFoundError:
             return {}
-        return value if isinstance(value, dict) else {}
+        except (OSError, ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Changes of one process at a time; the lock dies with its process."""
-        handle = os.open(self._state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            handle = os.open(self._state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError as error:
+            raise StoreError(f"{self.folder}: there is no store; edge-vad store install makes one") from error
         try:
             deadline = time.monotonic() + LOCK_S
             while not _try_lock(handle):
@@ -396,11 +436,19 @@ def _try_lock(handle: int) -> bool:
 
 def _is_left_alone(path: Path) -> bool:
     """Whether no install is at work in a folder."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return True  # a file, a link, or gone meanwhile
     try:
         return _try_lock(handle)
     finally:
         os.close(handle)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where there is none."""
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _unpack(bundle: Bundle, folder: Path) -> None:
@@ -418,6 +466,11 @@ def _unpack(bundle: Bundle, folder: Path) -> None:
 
 def _bank_hash(bundle: Bundle, bank: str) -> str:
     return sha256(bundle.members[bundle.manifest.banks[bank].file])
+
+
+def _count(value: object) -> int:
+    """A number of a record; 0 for what is none."""
+    return value if type(value) is int and value >= 0 else 0
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edge_vad.batch import Encoding, Steps, run_alone
 from edge_vad.errors import SourceError
 from edge_vad.features import (
     Encoder,
@@ -37,7 +38,6 @@ from edge_vad.strict import check_range
 from edge_vad.tracks import link
 from edge_vad.types import Float32, Frame, UInt8
 from edge_vad.velocity import Search, velocities
-
 
 COMPONENTS = ("spatial", "temporal", "velocity", "speed", "highlevel")
 MEMORISED = "memorised:"  # rows that fill a bank where they differ from those that search it (mismatched pooling)
@@ -194,13 +194,13 @@ class LocalStream:
         confidence: Float32,
         timestamp: float,
         watch: Stopwatch,
-    ) -> LocalFeatures:
+    ) -> Steps[LocalFeatures]:
         """Features of the regions ``boxes`` (n, 4) in working pixels of one frame; past as `RgbDifference.update` gives."""
         with watch("velocity"):
             velocity = velocities(luma, past, boxes, Search(self._settings.motion.max_speed))
             before = link(boxes, self._boxes, velocity, timestamp - self._timestamp)
             self._follow(before, velocity if past else None)
-        maps = self._encode(image, boxes, watch)
+        maps = yield from self._encode(image, boxes, watch)
         with watch("features"):
             tracks = [[*(self._maps[j] if j >= 0 else []), maps[i]][-self._length :] for i, j in enumerate(before)]
             age = np.array([len(t) for t in tracks], dtype=np.int64)
@@ -218,15 +218,14 @@ class LocalStream:
             for i, j in enumerate(before)
         ]
 
-    def _encode(self, image: UInt8, boxes: Float32, watch: Stopwatch) -> list[Float32]:
+    def _encode(self, image: UInt8, boxes: Float32, watch: Stopwatch) -> Steps[list[Float32]]:
         """One feature map (h, w, c) per region; none where no component needs them."""
         if not len(boxes) or not {"spatial", "temporal"} & self._wanted:
             return [np.zeros((1, 1, 1), dtype=np.float32)] * len(boxes)
         local = self._settings.local
         with watch("crops"):
             pictures = crops(image, squares(boxes, local.enlarge), local.crop, local.crop)
-        with watch("encoder"):
-            taps = self._encoder(pictures)
+        taps = yield Encoding(self._encoder, pictures, watch.stage_ms, "encoder")
         with watch("features"):
             return list(local_features(taps, local.split_channels))
 
@@ -277,14 +276,15 @@ class GlobalStream:
         self._clip: deque[Float32] = deque(maxlen=self._settings.highlevel.levels + 1)
         self._countdown = 0
 
-    def update(self, image: UInt8, watch: Stopwatch) -> Float32 | None:
+    def update(self, image: UInt8, watch: Stopwatch) -> Steps[Float32 | None]:
         """The high-level row (C,) of a frame, working pixels (H, W, 3); None for the frames in between."""
         self._countdown -= 1
         if self._countdown > 0:
             return None
         self._countdown = self._settings.highlevel.every
+        taps = yield Encoding(self._encoder, global_picture(image, self._settings), watch.stage_ms, "global")
         with watch("global"):
-            self._clip.append(global_features(self._encoder(global_picture(image, self._settings)))[0])
+            self._clip.append(global_features(taps)[0])
             return normalised(highlevel_patch(list(self._clip), self._settings.highlevel.levels))
 
 
@@ -323,6 +323,10 @@ class Extractor:
 
     def __call__(self, frame: Frame) -> FrameFeatures:
         """Features of the next frame; SourceError when its size is not the bundle's."""
+        return run_alone(self.steps(frame))
+
+    def steps(self, frame: Frame) -> Steps[FrameFeatures]:
+        """The same, with a pause wherever pictures have to be encoded."""
         size = (frame.image.shape[1], frame.image.shape[0])
         if size != self._settings.image_size:
             wanted = "{}x{}".format(*self._settings.image_size)
@@ -337,13 +341,13 @@ class Extractor:
             if self._proposer is None:
                 self._proposer = RegionProposer(moving.shape, self._settings.perspective, self._settings.motion)
             boxes, fraction = self._proposer.propose(moving)
-        found = {"": self._local.update(image, luma, past, boxes, fraction, frame.timestamp, watch)}
+        found = {"": (yield from self._local.update(image, luma, past, boxes, fraction, frame.timestamp, watch))}
         if self._detector and self._objects:
             with watch("object detector"):
                 boxes, confidence = self._detector(image, self._settings.perspective)
-            features = self._objects.update(image, luma, past, boxes, confidence, frame.timestamp, watch)
+            features = yield from self._objects.update(image, luma, past, boxes, confidence, frame.timestamp, watch)
             found[OBJECT_PREFIX] = features
-        highlevel = self._global.update(image, watch) if self._global else None
+        highlevel = (yield from self._global.update(image, watch)) if self._global else None
         return FrameFeatures(found, highlevel, watch.stage_ms)
 
 

@@ -77,7 +77,7 @@ def _convert_scalar(hint: Any, value: Any, where: str, error: type[EdgeVadError]
     return value
 
 
-def check_range(low: float, high: float, **values: float | None) -> None:
+def check_range(low: float, high: float, /, **values: float | None) -> None:
     """ValueError names the first value that does not lie in low..high, ends included; None is left out, NaN lies nowhere."""
     for name, value in values.items():
         if value is not None and not low <= value <= high:

@@ -50,7 +50,7 @@ class Region:
 class Event:
     """A stretch of time in which the anomaly score was above the threshold.
 
-    kind: ``start`` when it begins, ``end`` when it is over.
+    kind: ``start`` when it begins, ``update`` when it has become clearly stronger, ``end`` when it is over.
     id: counts the events of a run, from 1; a start and its end share it.
     start_s, end_s: seconds on the frames' clock; end_s is None while it lasts.
     start_frame, end_frame: frame indices (inclusive); end_frame is None while it lasts.
@@ -59,7 +59,7 @@ class Event:
     regions: the regions over the threshold at the peak, highest first.
     """
 
-    kind: Literal["start", "end"]
+    kind: Literal["start", "update", "end"]
     id: int
     start_s: float
     start_frame: int

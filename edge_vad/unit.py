@@ -8,7 +8,6 @@ that fails ends alone. The loop is never blocked for longer than one frame takes
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import select
@@ -20,15 +19,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_vad.batch import run_together
 from edge_vad.channel import Channel
 from edge_vad.delivery import Delivery
 from edge_vad.device import Device
-from edge_vad.errors import EdgeVadError, OutputError
+from edge_vad.errors import BackendError, EdgeVadError, OutputError
 from edge_vad.eventlog import EventLog
 from edge_vad.notify import Notifier
 from edge_vad.profile import Profile
 from edge_vad.progress import REFRESH_S, show
 from edge_vad.record import Recorder, Type
+from edge_vad.recovery import Sessions
+from edge_vad.status import remove_status, status_path, write_status
 from edge_vad.telemetry import telemetry
 from edge_vad.types import Event, Frame, Result
 
@@ -59,17 +61,18 @@ class Unit:
         self._started = time.monotonic()
         self._housekeeping_at = self._shown_at = 0.0
         self._channels: list[Channel] = []
+        self._sessions = Sessions(lambda kind, why: self._emit("", "backend", kind, {"reason": why}))
         self._reopen: dict[str, float] = {}
         self._failed: dict[str, str] = {}
         for name, settings in device.cameras.items():
-            self._channels.append(Channel(name, settings, profile, self._emit))
+            self._channels.append(Channel(name, settings, profile, self._sessions, self._emit))
         self._media: dict[str, Media] = {}
         if data is not None and (device.media.snapshots or device.media.clips):
             from edge_vad.media import Media
 
             self._media = {name: Media(data / "media", name, device.media) for name in device.cameras}
         self._live = any(channel.feed.live for channel in self._channels)
-        self._status_path = _status_path(device) if self._live else None
+        self._status_path = status_path(Path(device.runtime), device.name) if self._live else None
 
     @property
     def channels(self) -> list[Channel]:
@@ -82,10 +85,10 @@ class Unit:
             self._emit("", "unit", "started", {"cameras": [c.name for c in self._channels]})
             self._notifier.ready()
             try:
-                while not self._stopping and not all(c.feed.ended for c in self._channels):
-                    worked = [self._step(channel) for channel in list(self._channels)]
+                while not self._stopping and not all(self._has_ended(c) for c in self._channels):
+                    worked = self._round()
                     self._keep_house()
-                    if not any(worked):
+                    if not worked:
                         self._wait()
             finally:
                 self._stop()
@@ -94,35 +97,49 @@ class Unit:
         """End the loop after the frame that is being scored."""
         self._stopping = self._stopping or reason
 
-    # One step of the loop
+    # One round of the loop
 
-    def _step(self, channel: Channel) -> bool:
-        """One frame of one camera; whether there was one. A camera's error stays its own where there are others."""
+    def _round(self) -> bool:
+        """One frame of every camera that has one, encoded together; whether there was any."""
+        ready = [(channel, frame) for channel in self._channels if (frame := self._poll(channel)) is not None]
+        results = run_together([channel.detector.steps(frame) for channel, frame in ready])
+        for (channel, frame), result in zip(ready, results, strict=True):
+            with self._alone(channel):
+                if isinstance(result, BackendError):
+                    channel.replace_backend(str(result))
+                elif isinstance(result, Exception):
+                    raise result
+                else:
+                    channel.take(result)
+                    self._deliver(channel, frame, result)
+                    channel.finish(frame, result)
+                    self._show(channel, result)
+        return bool(ready)
+
+    def _poll(self, channel: Channel) -> Frame | None:
         if channel.name in self._failed:
             self._try_again(channel)
-            return False
+            return None
+        with self._alone(channel):
+            return channel.poll()
+        return None
+
+    @contextmanager
+    def _alone(self, channel: Channel) -> Iterator[None]:
+        """What fails in one camera stays there, where there are others or where it may come back."""
         try:
-            frame = channel.poll()
-            result = channel.score(frame) if frame is not None else None
-            if frame is None or result is None:
-                return frame is not None
-            self._deliver(channel, frame, result)
-            channel.finish(frame, result)
+            yield
         except (BrokenPipeError, KeyboardInterrupt):
             raise
         except EdgeVadError as error:
             if len(self._channels) == 1 and not channel.feed.live:
                 raise
             self._fail(channel, str(error))
-            return False
         except Exception as error:
             if not channel.feed.live:
                 raise
             log.exception("camera %s: an error inside edge-vad; please report it", channel.name)
             self._fail(channel, f"internal error: {type(error).__name__}: {error}")
-            return False
-        self._show(channel, result)
-        return True
 
     def _deliver(self, channel: Channel, frame: Frame, result: Result) -> None:
         media = self._media.get(channel.name)
@@ -168,11 +185,14 @@ class Unit:
         self._reopen[channel.name] = time.monotonic() + REOPEN_S
         self._emit(channel.name, "camera", "lost", {"reason": reason})
 
+    def _has_ended(self, channel: Channel) -> bool:
+        return channel.feed.ended or (channel.name in self._failed and not channel.feed.live)
+
     def _try_again(self, channel: Channel) -> None:
         if not channel.feed.live or time.monotonic() < self._reopen[channel.name]:
             return
         try:
-            fresh = Channel(channel.name, self._device.cameras[channel.name], self._profile, self._emit)
+            fresh = Channel(channel.name, self._device.cameras[channel.name], self._profile, self._sessions, self._emit)
         except EdgeVadError as error:
             self._reopen[channel.name] = time.monotonic() + REOPEN_S
             log.error("camera %s cannot be watched yet: %s", channel.name, error)
@@ -194,7 +214,7 @@ class Unit:
         if all(channel.progressing for channel in self._channels):
             self._notifier.alive(self._one_line())
         if self._status_path:
-            _write_status(self._status_path, self.status())
+            write_status(self._status_path, self.status())
 
     def status(self) -> dict[str, Any]:
         """Everything that `edge-vad status` shows, as plain values."""
@@ -261,32 +281,9 @@ class Unit:
             except OutputError as error:
                 log.error("%s", error)
         if self._status_path:
-            self._status_path.unlink(missing_ok=True)
+            remove_status(self._status_path)
 
     @property
     def stopped_by(self) -> str:
         """Name of the signal that ended it, or nothing."""
         return self._stopping
-
-
-def _status_path(device: Device) -> Path | None:
-    """Where the status goes: in memory, not on an SD card. None when there is no such place."""
-    fallback = Path(os.environ.get("XDG_RUNTIME_DIR", f"/tmp/edge-vad-{os.getuid()}"))
-    for folder in (Path(device.runtime), fallback):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(folder, os.W_OK):
-            return folder / f"{device.name}.json"
-    log.warning("no place for the status file: edge-vad status will not find this unit")
-    return None
-
-
-def _write_status(path: Path, status: dict[str, Any]) -> None:
-    beside = path.with_suffix(".new")
-    try:
-        beside.write_text(json.dumps(status), encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        log.debug("%s: %s", path, error)

@@ -14,6 +14,7 @@ from edge_vad.bundle import Bundle, read_bundle
 from edge_vad.errors import BundleError, EdgeVadError, StoreError
 from edge_vad.store import Store
 
+Prepare = Callable[[Store, "Shelf"], object]
 KNOWN_STATE = {"current", "previous", "candidate", "trial.json", "serial.json", "rollback.json", "lock"}
 
 
@@ -70,7 +71,7 @@ class Case:
     """
 
     name: str
-    prepare: Callable[[Store, Shelf], object]
+    prepare: Prepare
     operate: Callable[[Store, Shelf], object]
     keeps_proved: bool = True
 
@@ -103,7 +104,7 @@ def on_trial(name: str, *confirmed: str, starts: int = 1) -> Callable[[Store, Sh
     return prepare
 
 
-def with_installed(prepare: Callable[[Store, Shelf], object], *names: str) -> Callable[[Store, Shelf], None]:
+def with_installed(prepare: Prepare, *names: str) -> Callable[[Store, Shelf], None]:
     """The same, and more bundles that do not run."""
 
     def more(store: Store, shelf: Shelf) -> None:
@@ -114,7 +115,7 @@ def with_installed(prepare: Callable[[Store, Shelf], object], *names: str) -> Ca
     return more
 
 
-def damaged(prepare: Callable[[Store, Shelf], object], name: str) -> Callable[[Store, Shelf], None]:
+def damaged(prepare: Prepare, name: str) -> Callable[[Store, Shelf], None]:
     """The same, with a bit turned over in one bundle."""
 
     def worse(store: Store, shelf: Shelf) -> None:
@@ -124,7 +125,7 @@ def damaged(prepare: Callable[[Store, Shelf], object], name: str) -> Callable[[S
     return worse
 
 
-def with_leftovers(prepare: Callable[[Store, Shelf], object]) -> Callable[[Store, Shelf], None]:
+def with_leftovers(prepare: Prepare) -> Callable[[Store, Shelf], None]:
     """The same, after installs that ended half-way and with search graphs of bundles that have gone."""
 
     def more(store: Store, shelf: Shelf) -> None:
@@ -216,8 +217,8 @@ CASES = [
     Case("an activation during a trial after two", with_installed(on_trial("c", "a", "b", starts=2), "d"), activate("d")),
     Case("an activation over a damaged current bundle", damaged(with_installed(TWO, "c"), "b"), activate("c")),
     Case("a start", TWO, start),
-    Case("a start on trial", on_trial("b", "a"), start),
-    Case("a first start on trial", on_trial("b", "a", starts=0), start),
+    Case("a start on trial", on_trial("b", "a", starts=0), start),
+    Case("a start on trial after two", on_trial("c", "a", "b", starts=0), start),
     Case("a start on the first trial of all", on_trial("a", starts=0), start),
     Case("a start after the last attempt", on_trial("c", "a", "b", starts=3), start),
     Case("a start of what fails here", TWO, start_where("b"), keeps_proved=False),

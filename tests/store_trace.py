@@ -8,6 +8,7 @@ import itertools
 import os
 import pathlib
 import random
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -263,6 +264,15 @@ class Disk:
         return self._find(folder or "."), name
 
 
+@contextmanager
+def in_memory(otherwise: Path) -> Iterator[Path]:
+    """A folder without a medium behind it, where there is one: thousands of stores are made and thrown away."""
+    memory = Path("/dev/shm")
+    place = memory if memory.is_dir() and os.access(memory, os.W_OK) else otherwise
+    with tempfile.TemporaryDirectory(dir=place, prefix="edge-vad-") as folder:
+        yield Path(folder)
+
+
 def _exists(path: Any) -> bool:
     try:
         LSTAT(path)
@@ -277,9 +287,12 @@ def read_tree(root: Path) -> Tree:
     for folder, folders, files in os.walk(root):
         for name in (*folders, *files):
             path = Path(folder, name)
-            kind = "link" if path.is_symlink() else "dir" if path.is_dir() else "file"
-            content = {"link": lambda p: os.readlink(p).encode(), "dir": lambda p: b"", "file": Path.read_bytes}[kind](path)
-            tree[str(path.relative_to(root))] = (kind, content)
+            if path.is_symlink():
+                tree[str(path.relative_to(root))] = ("link", os.fsencode(path.readlink()))
+            elif path.is_dir():
+                tree[str(path.relative_to(root))] = ("dir", b"")
+            else:
+                tree[str(path.relative_to(root))] = ("file", path.read_bytes())
     return tree
 
 

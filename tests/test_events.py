@@ -72,3 +72,10 @@ def test_reset_forgets_a_running_event_and_a_streak() -> None:
     follow([1.1], tracker=tracker)
     tracker.reset()
     assert follow([1.1], tracker=tracker) == []
+
+
+def test_a_growing_peak_is_told_once_a_second_at_most() -> None:
+    tracker = EventTracker(EventSettings(min_frames=1))
+    told = [(event.kind, event.peak_score) for i in range(31) for event in tracker.update(i, i / 10, 1.0 + i / 10, {}, ())]
+    assert told[0] == ("start", 1.0) and {kind for kind, _ in told[1:]} == {"update"}
+    assert [score for _, score in told[1:]] == pytest.approx([2.0, 3.0, 4.0])

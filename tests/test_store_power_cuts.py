@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import store_cases
 from store_cases import CASES, Case, Shelf, State, check, check_repeated
-from store_trace import Disk, Trace, read_tree, write_tree
+from store_trace import Disk, Trace, Tree, in_memory, read_tree, write_tree
 
 from edge_vad.bundle import Bundle
 from edge_vad.store import Store
@@ -31,6 +31,16 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a disk keeps is modelled; the real one need not be waited for."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    with in_memory(tmp_path) as folder:
+        yield folder
+
+
+def named(case: Case) -> str:
+    return case.name.replace(" ", "-")
 
 
 class Rehearsal:
@@ -60,61 +70,62 @@ class Rehearsal:
                 n_changes += 1
                 yield n_changes, disk
 
-    def made(self, tree: dict[str, tuple[str, bytes]]) -> Path:
+    def made(self, tree: Tree) -> Path:
         """A fresh folder that holds it."""
         return write_tree(self._folder / f"cut{next(self._numbers)}", tree)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
-def test_a_power_cut_leaves_a_store_that_starts_and_goes_on(case: Case, shelf: Shelf, tmp_path: Path) -> None:
-    rehearsal = Rehearsal(case, shelf, tmp_path)
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_a_power_cut_leaves_a_store_that_starts_and_goes_on(case: Case, shelf: Shelf, folder: Path) -> None:
+    rehearsal = Rehearsal(case, shelf, folder)
     seen = set()
-    n_points = 0
     for n_points, disk in rehearsal.disks():
+        CUTS[case.name] = n_points
         for variant in Disk.VARIANTS:
             tree = disk.after_power_cut(variant, f"{case.name} {n_points}")
             if (state := tuple(sorted(tree.items()))) in seen:
                 continue
             seen.add(state)
-            folder, where = rehearsal.made(tree), f"{case.name}, cut after change {n_points}, {variant}"
-            rolled_back = check(folder, rehearsal.before, rehearsal.after, case, where)
-            check_repeated(folder, rehearsal.after, case, shelf, where, rolled_back=rolled_back)
-            shutil.rmtree(folder)
-    CUTS[case.name] = n_points + 1
+            root, where = rehearsal.made(tree), f"{case.name}, cut after change {n_points}, {variant}"
+            rolled_back = check(root, rehearsal.before, rehearsal.after, case, where)
+            check_repeated(root, rehearsal.after, case, shelf, where, rolled_back=rolled_back)
+            shutil.rmtree(root)
     for variant in Disk.VARIANTS:  # it has returned: nothing of it may be lost any more
-        folder = rehearsal.made(disk.after_power_cut(variant, "end"))
-        assert State.of(Store(folder)) == rehearsal.after, f"{case.name}, cut after the end, {variant}"
+        root = rehearsal.made(disk.after_power_cut(variant, "end"))
+        assert State.of(Store(root)) == rehearsal.after, f"{case.name}, cut after the end, {variant}"
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
-def test_what_is_repeated_after_a_kill_is_durable_when_it_returns(case: Case, shelf: Shelf, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_what_is_repeated_after_a_kill_is_durable_when_it_returns(case: Case, shelf: Shelf, folder: Path) -> None:
     """A killed process leaves names that were not synced but are seen; who finds them done must not rely on them."""
-    rehearsal = Rehearsal(case, shelf, tmp_path)
+    rehearsal = Rehearsal(case, shelf, folder)
     for n_points, disk in rehearsal.disks():
-        folder = rehearsal.made(disk.after_power_cut("survived"))
-        with Trace(folder).recording() as trace:
-            case.operate(Store(folder), shelf)
+        root = rehearsal.made(disk.after_power_cut("survived"))
+        with Trace(root).recording() as trace:
+            case.operate(Store(root), shelf)
+        shutil.rmtree(root)
         later = copy.deepcopy(disk)
         for op in trace.ops:
             later.apply(op)
-        shutil.rmtree(folder)
-        folder = rehearsal.made(later.after_power_cut("lost"))
-        now, where = State.of(Store(folder)), f"{case.name}, killed after change {n_points}, repeated, cut"
-        assert now[:2] == rehearsal.after[:2] and now.serial == rehearsal.after.serial, where
+        root, where = rehearsal.made(later.after_power_cut("lost")), f"{case.name}, killed after change {n_points}"
+        now = State.of(Store(root))
+        starts = case.name.startswith("a start")  # nobody is told of what a start has changed; the next one does it again
+        assert now[:2] == rehearsal.after[:2] or (starts and now[:2] == rehearsal.before[:2]), where
+        assert now.serial == rehearsal.after.serial, where
         assert rehearsal.before.proved is None or not case.keeps_proved or rehearsal.before.proved in now.whole, where
-        shutil.rmtree(folder)
+        shutil.rmtree(root)
 
 
 def test_there_were_at_least_500_cut_points() -> None:
+    """Counted by the first test: changes of files in all cases, after each of which the power failed in every variant."""
     if len(CUTS) < len(CASES):
         pytest.skip("only part of the cases ran")
-    print(CUTS)
-    assert sum(CUTS.values()) >= 500
+    assert sum(CUTS.values()) >= 500, CUTS
 
 
-def test_an_attempt_is_durable_before_anything_is_opened(shelf: Shelf, tmp_path: Path) -> None:
+def test_an_attempt_is_durable_before_anything_is_opened(shelf: Shelf, folder: Path) -> None:
     """A bundle that takes the device down when it is opened must not do so for ever."""
-    root = tmp_path / "store"
+    root = folder / "store"
     root.mkdir()
     store = Store(root)
     store_cases.on_trial("b", "a", starts=0)(store, shelf)
@@ -122,7 +133,7 @@ def test_an_attempt_is_durable_before_anything_is_opened(shelf: Shelf, tmp_path:
         disk = Disk(read_tree(root))
         with Trace(root).recording() as trace:
 
-            def falls_over(bundle: Bundle) -> str:
+            def falls_over(bundle: Bundle, trace: Trace = trace) -> str:
                 trace.mark("opened")
                 raise RuntimeError("the power fails")
 
@@ -130,17 +141,17 @@ def test_an_attempt_is_durable_before_anything_is_opened(shelf: Shelf, tmp_path:
                 store.start(falls_over)
         for op in trace.ops[: [op.kind for op in trace.ops].index("mark")]:
             disk.apply(op)
-        root = write_tree(tmp_path / f"store{attempt}", disk.after_power_cut("lost"))
+        root = write_tree(folder / f"store{attempt}", disk.after_power_cut("lost"))
         store = Store(root)
         assert (store.current, store.attempts_made) == (shelf.ids["b"], attempt)
     assert store.start(store_cases.opened) == shelf.ids["a"] == store.current
 
 
-def test_a_whole_life_survives_a_power_cut_anywhere(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_whole_life_survives_a_power_cut_anywhere(shelf: Shelf, folder: Path) -> None:
     """Install, activate, start, confirm of four releases in one sequence: a power cut costs at most the step it hits."""
-    root = tmp_path / "store"
+    root = folder / "store"
     root.mkdir()
-    before = read_tree(root)
+    disk = Disk(read_tree(root))
     confirmed: list[tuple[int, str]] = []
     with Trace(root).recording() as trace:
         store = Store(root)
@@ -151,19 +162,17 @@ def test_a_whole_life_survives_a_power_cut_anywhere(shelf: Shelf, tmp_path: Path
             store.confirm()
             confirmed.append((len(trace.ops), shelf.ids[name]))
             store.collect_garbage()
-    disk = Disk(before)
     for position, op in enumerate(trace.ops, start=1):
         disk.apply(op)
         done = [bundle_id for at, bundle_id in confirmed if at <= position]
+        if not done or op.kind in ("open", "write"):
+            continue
         for variant in ("lost", "some 1"):
-            if not done or op.kind in ("open", "write"):
-                continue
-            folder = write_tree(tmp_path / f"cut{position}{variant}", disk.after_power_cut(variant, str(position)))
-            store = Store(folder)
+            store = Store(write_tree(folder / f"cut{position}{variant}", disk.after_power_cut(variant, str(position))))
             assert store.serial >= len(done)
             assert done[-1] in (store.current, store.previous) and store.load(done[-1]).id == done[-1]
             assert store.start(store_cases.opened) in (store.current, store.previous)
-            shutil.rmtree(folder)
+            shutil.rmtree(store.folder)
 
 
 AUDITED = """
@@ -209,10 +218,10 @@ print(len(CASES))
 """
 
 
-def test_nothing_outside_the_folder_is_written_and_the_trace_misses_nothing(tmp_path: Path) -> None:
+def test_nothing_outside_the_folder_is_written_and_the_trace_misses_nothing(folder: Path) -> None:
     """The root file system of a device may be read-only. The interpreter's own audit of file operations is the witness."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-c", AUDITED, str(tmp_path)]
+    command = [sys.executable, "-c", AUDITED, str(folder)]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert int(ended.stdout) == len(CASES)

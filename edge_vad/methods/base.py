@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from edge_vad.batch import Steps
 from edge_vad.types import Float32, Frame, Region
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class Method(ABC):
 
     Optional
     --------
-    golden(frames)      named arrays that the golden self-test compares: bank.X, embedding.X, distances.X, components.
+    steps(frame)        `observe` with a pause wherever pictures have to be encoded, for batches over cameras.
+    golden(frames)      named arrays that the golden self-test compares: `components`, and STEP.X (`edge_vad.golden.STEPS`).
     image_size          (width, height) that frames must have; None: any.
     components          the names in `Observation.components`; a bundle that does not calibrate all of them is refused.
     without_network     the X above that no network takes part in: the self-test then allows rounding errors only.
@@ -67,6 +69,11 @@ class Method(ABC):
     @abstractmethod
     def reset(self) -> None:
         """Forget the past."""
+
+    def steps(self, frame: Frame) -> Steps[Observation]:
+        """Raw components of ``frame``; a method that yields no pictures is simply run."""
+        yield from ()
+        return self.observe(frame)
 
     def golden(self, frames: list[Frame]) -> dict[str, np.ndarray]:
         """Named float32 arrays that a healthy installation reproduces from ``frames``; ``components`` is one of them."""

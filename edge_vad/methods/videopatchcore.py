@@ -14,6 +14,7 @@ import numpy as np
 
 from edge_vad.backends.base import Backend
 from edge_vad.banks.base import Bank, open_bank
+from edge_vad.batch import Steps
 from edge_vad.bundle import Bundle
 from edge_vad.errors import BundleFormatError
 from edge_vad.features import Encoder
@@ -99,7 +100,7 @@ class BankSearch:
 class VideoPatchCore(Method):
     """Scores frames by their distance to the memory banks."""
 
-    without_network = frozenset(("velocity", "speed"))
+    without_network = frozenset(("motion", "velocity", "speed"))
 
     def __init__(self, settings: Settings, extractor: Extractor, search: BankSearch, sums: Mapping[str, Float32]) -> None:
         """sums: `bank_sums` of every bank, for the self-test."""
@@ -132,9 +133,14 @@ class VideoPatchCore(Method):
     def observe(self, frame: Frame) -> Observation:
         return self._search(self._extractor(frame))
 
+    def steps(self, frame: Frame) -> Steps[Observation]:
+        features = yield from self._extractor.steps(frame)
+        return self._search(features)
+
     def golden(self, frames: list[Frame]) -> dict[str, np.ndarray]:
-        """``bank.NAME``: the sums of every bank; ``embedding.NAME``: of the rows that are searched; ``distances.NAME``: the
-        mean over a frame's regions; and the components."""
+        """``bank.NAME``: the sums of every bank; ``regions.motion``: number and means of each frame's regions;
+        ``embedding.NAME``: of the rows that are searched; ``distances.NAME``: means over the regions; and the components.
+        """
         self.reset()
         features = [self._extractor(frame) for frame in frames]
         seen = [self._search(found) for found in features]
@@ -145,6 +151,7 @@ class VideoPatchCore(Method):
         }
         return {
             "components": component_rows(seen),
+            "regions.motion": np.stack([_region_sums(found.local[""]) for found in features]),
             **{f"bank.{name}": values for name, values in self._sums.items()},
             **{f"embedding.{name}": values for name, values in _embeddings(features).items()},
             **{f"distances.{name}": values for name, values in distances.items()},
@@ -157,11 +164,16 @@ def bank_sums(rows: Float32) -> Float32:
     Golden frames come near few rows of a bank; this sees every one that is read wrongly or exchanged.
     """
     place = (np.arange(len(rows)) + 0.5) / len(rows)
-    mean, square, weighted = (
-        np.einsum("i,ij->j", weight, values, dtype=np.float64) / len(rows)
-        for weight, values in ((np.ones(len(rows)), rows), (np.ones(len(rows)), rows * rows), (place, rows))
-    )
+    mean = rows.mean(axis=0, dtype=np.float64)
+    square = np.einsum("ij,ij->j", rows, rows, dtype=np.float64) / len(rows)
+    weighted = np.einsum("i,ij->j", place, rows) / len(rows)
     return np.stack([mean, np.sqrt(square), weighted]).astype(np.float32)
+
+
+def _region_sums(local: LocalFeatures) -> Float32:
+    """Number of regions and the means of their boxes and confidences, (6,)."""
+    rows = np.concatenate([local.boxes, local.confidence[:, None]], axis=1)
+    return np.append(len(rows), rows.mean(axis=0) if len(rows) else np.zeros(5)).astype(np.float32)
 
 
 def _embeddings(features: list[FrameFeatures]) -> dict[str, Float32]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from edge_vad.converters.encoders import OnnxEncoder, features, load_encoder, quantize
-from edge_vad.converters.memory import cross_fit, extract, memorise
+from edge_vad.converters.memory import cross_fit, extract
 from edge_vad.converters.normal_footage import calibration_pictures, inspect_footage, measure
 from edge_vad.converters.objects import load_object_detector
 from edge_vad.converters.packing import bundle_members, describe_bundle
@@ -24,6 +24,7 @@ from edge_vad.errors import BackendError, ProfileError, SourceError
 from edge_vad.features import local_features, spatial_patches
 from edge_vad.files import check_writable
 from edge_vad.footage import Clip
+from edge_vad.memory import memorise
 from edge_vad.object_detector import ObjectSettings
 from edge_vad.onnx_gate import check_model
 from edge_vad.progress import progress

@@ -10,16 +10,15 @@ from pathlib import Path
 from edge_vad.converters.build import build
 from edge_vad.converters.settings import BuildSettings
 
-from edge_vad.cameras import open_camera
 from edge_vad.cameras.synthetic import write_dataset
 from edge_vad.commands import evaluate as evaluation
 from edge_vad.commands.options import Parser, add_profile, profile_of
-from edge_vad.commands.run import watch
 from edge_vad.detector import Detector
+from edge_vad.device import CameraSettings, Device
 from edge_vad.errors import OutputError
 from edge_vad.evaluation import open_dataset, table, write_report
 from edge_vad.footage import find_clips
-from edge_vad.sinks.jsonl import JsonLines
+from edge_vad.unit import Unit
 
 log = logging.getLogger(__name__)
 N_NORMAL, N_TEST, SECONDS = 8, 6, 24.0
@@ -42,17 +41,16 @@ def main(arguments: Sequence[str]) -> int:
     log.info("2/4 build: edge-vad build --normal %s --out %s", street, out / "street.evb")
     settings = BuildSettings(precision=profile.build.precision, ratio=profile.build.ratio, stride=profile.build.stride)
     bundle = build(find_clips([street / "training" / "frames"]), out / "street.evb", settings)
-    detector = Detector.open(bundle, profile)
     clip = street / "testing" / "frames" / "01"
     log.info("3/4 run: edge-vad run --bundle %s --source %s", out / "street.evb", clip)
-    with open_camera(clip) as camera, JsonLines("-") as sink:
-        watch(camera, detector, sink)
+    Unit(Device({"camera": CameraSettings(str(clip), str(out / "street.evb"))}), profile).run()
     log.info(
         "4/4 evaluate: edge-vad evaluate --bundle %s --dataset folder %s --report %s",
         out / "street.evb",
         street,
         out / "report",
     )
+    detector = Detector.open(bundle, profile)
     dataset = open_dataset(street)
     result, scores = evaluation.evaluate(detector, dataset, None, bundle.n_bytes)
     write_report(out / "report", result, dataset, scores)

@@ -1,12 +1,10 @@
-"""Features of normal footage to memory banks, and the calibration of their distances."""
+"""Features of normal footage, and the calibration of their distances."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from edge_vad.converters.coreset import coreset, n_kept
 from edge_vad.converters.encoders import OnnxEncoder
 from edge_vad.converters.normal_footage import processed
 from edge_vad.converters.settings import BuildSettings
@@ -16,24 +14,17 @@ from edge_vad.banks.base import open_bank
 from edge_vad.calibration import Calibration, calibrate
 from edge_vad.features import Encoder
 from edge_vad.footage import Clip
+from edge_vad.memory import Part
 from edge_vad.methods.videopatchcore import BankSearch
 from edge_vad.object_detector import ObjectDetector, ObjectSettings
 from edge_vad.plugins import load
 from edge_vad.progress import progress
-from edge_vad.streams import MEMORISED, OBJECT_PREFIX, Extractor, FrameFeatures, Settings
+from edge_vad.streams import Extractor, Settings
 from edge_vad.types import Float32
 from edge_vad.vectors import compress, expand
 
 MIN_PARTS = 8  # cross-fitting wants this many parts; fewer clips are cut into pieces
 MIN_PART_FRAMES = 40
-
-
-@dataclass(slots=True)
-class Part:
-    """A stretch of normal footage for cross-fitting: timestamps and features of its processed frames."""
-
-    times: list[float]
-    features: list[FrameFeatures]
 
 
 def extract(
@@ -56,35 +47,6 @@ def extract(
         for piece in np.array_split(np.arange(len(rows)), cuts):
             parts.append(Part([rows[i][0] for i in piece], [rows[i][1] for i in piece]))
     return parts
-
-
-def part_rows(part: Part, name: str) -> list[Float32]:
-    """Rows of one bank in a part, as they are memorised."""
-    if name == "highlevel":
-        return [f.highlevel[None] for f in part.features if f.highlevel is not None]
-    prefix = OBJECT_PREFIX if name.startswith(OBJECT_PREFIX) else ""
-    kind = name.removeprefix(prefix)
-    found = []
-    for features in part.features:
-        local = features.local[prefix]
-        rows = local.rows.get(MEMORISED + kind, local.rows.get(kind))
-        if rows is None or not local.known:
-            continue
-        if kind == "temporal":
-            rows = rows[local.continued]
-        found.append(rows.reshape(-1, rows.shape[2]))
-    return found
-
-
-def memorise(part: Part, scene: Settings, ratio: float) -> dict[str, Float32]:
-    """The coreset of every bank of one part; a bank that nothing fell into is left out."""
-    kept = {}
-    for name in scene.banks:
-        rows = part_rows(part, name)
-        if rows and sum(len(r) for r in rows):
-            all_rows = np.concatenate(rows)
-            kept[name] = all_rows[coreset(all_rows, n_kept(len(all_rows), ratio))]
-    return kept
 
 
 def cross_fit(

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from edge_vad.converters.encoders import OnnxEncoder
-from edge_vad.converters.memory import Part
 from edge_vad.converters.normal_footage import processed
 from edge_vad.converters.settings import BuildSettings
 
@@ -32,6 +31,7 @@ from edge_vad.manifest import (
     fingerprint,
     sha256,
 )
+from edge_vad.memory import Part
 from edge_vad.methods.videopatchcore import BankSearch, VideoPatchCore, bank_sums
 from edge_vad.object_detector import ObjectDetector
 from edge_vad.plugins import load

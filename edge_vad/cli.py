@@ -21,6 +21,7 @@ COMMANDS = {  # verb: (module, one line of help)
     "status": ("edge_vad.commands.status", "what a running unit sees, says and suffers from"),
     "events": ("edge_vad.commands.events", "the event log of a unit: a table, JSON lines, or as they come"),
     "doctor": ("edge_vad.commands.doctor", "whether this device is fit: packages, cameras, bundle, disk, clock, heat"),
+    "learn": ("edge_vad.commands.learn", "let a unit learn its own normal view, as a bundle that can be taken back"),
     "encoder": ("edge_vad.converters.encoder_command", "export | quantize: the encoder steps of build, alone"),
     "bundle": (
         "edge_vad.commands.bundle",

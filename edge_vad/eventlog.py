@@ -166,15 +166,18 @@ def shortened(record: Record) -> Record:
 
     A record that could not be written at any time would hold up all that follow.
     """
-    sizes = {key: len(json.dumps(value)) for key, value in record.data.items()}
-    left_out: list[str] = []
-    for key in sorted(sizes, key=lambda key: -sizes[key]):
-        left_out.append(key)
-        kept = {k: v for k, v in record.data.items() if k not in left_out}
-        shorter = dataclasses.replace(record, data={**kept, LEFT_OUT: left_out})
-        if len(seal(shorter.line())) <= MAX_LINE_BYTES:
-            return shorter
-    return dataclasses.replace(record, data={LEFT_OUT: len(left_out)})
+    names = {key: len(json.dumps(key)) + 2 for key in record.data}
+    sizes = {key: len(json.dumps({key: value})) for key, value in record.data.items()}
+    room = MAX_LINE_BYTES - len(seal(dataclasses.replace(record, data={LEFT_OUT: []}).line())) - sum(names.values())
+    if room < 0:
+        return dataclasses.replace(record, data={LEFT_OUT: len(names)})
+    kept = {}
+    for key in sorted(sizes, key=lambda key: sizes[key]):
+        room -= sizes[key] - names[key]
+        if room < 0:
+            break
+        kept[key] = record.data[key]
+    return dataclasses.replace(record, data={**kept, LEFT_OUT: [key for key in names if key not in kept]})
 
 
 def seal(line: str) -> bytes:
@@ -271,7 +274,7 @@ def _lock(folder: Path) -> int:
 
 def _numbers(folder: Path) -> list[int]:
     try:
-        found = (NAME.fullmatch(path.name) for path in folder.iterdir())
+        found = [NAME.fullmatch(path.name) for path in folder.iterdir()]
     except FileNotFoundError:
         return []
     return sorted(int(match[1]) for match in found if match)

@@ -1,8 +1,8 @@
 """The golden self-test: frames in the bundle and what a healthy installation computes from them.
 
 Hashes find a damaged file; this finds the other thing: a wrong backend, a broken integer kernel, swapped colours. It
-starts from raw pixels and compares every step that has a number: banks as they were read, regions, embeddings, distances, components, scores and
-decisions.
+starts from raw pixels and compares every step that has a number: the banks as they were read, regions, embeddings,
+distances, components, scores, decisions.
 """
 
 from __future__ import annotations

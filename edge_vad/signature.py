@@ -116,6 +116,8 @@ class Signature:
         exceptions = require("cryptography.exceptions", PACKAGE, "signing and checking signatures")
         key = _ed25519().Ed25519PublicKey.from_public_bytes(public.key)
         try:
+            if self.key_id != public.key_id:
+                raise exceptions.InvalidSignature
             key.verify(self.signature, _prehash(message) if self.prehashed else message)
             key.verify(self.both, self.signature + self.comment.encode())
         except exceptions.InvalidSignature as error:
@@ -146,7 +148,7 @@ def read_public_key(path: Path) -> PublicKey:
 def read_secret_key(path: Path, ask_password: Callable[[], str]) -> SecretKey:
     """The key of a ``.key`` file; ``ask_password`` is called for an encrypted one. Raises KeyFileError."""
     raw = _key_file(path)
-    if len(raw) != 158 or raw[:2] != b"Ed" or raw[2:4] not in (_NO_PASSWORD, _SCRYPT):
+    if len(raw) != 158 or raw[:2] != b"Ed" or raw[2:4] not in (_NO_PASSWORD, _SCRYPT) or raw[4:6] != b"B2":
         raise KeyFileError(f"{path}: not a minisign secret key; name the NAME.key of a key pair")
     salt, work, payload = raw[6:38], (raw[38:46], raw[46:54]), raw[54:]
     if raw[2:4] == _SCRYPT:

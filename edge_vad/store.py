@@ -12,6 +12,7 @@ one atomic rename that is synced before the next, so what lies there is valid af
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -78,24 +79,17 @@ class Store:
     @property
     def current(self) -> str | None:
         """Id of the bundle that runs."""
-        return self._link("current")
+        return self._links_seen()[0]
 
     @property
     def previous(self) -> str | None:
         """Id of the bundle that `rollback` returns to."""
-        found = self._link("previous")
-        return None if found == self.current else found
+        return self._links_seen()[1]
 
     @property
     def attempts_made(self) -> int | None:
-        """Starts of the current bundle while it is on trial; None when it is confirmed.
-
-        A damaged record begins another trial: what may never have proved itself must not be started for ever.
-        """
-        current, trial = self.current, self._record("trial")
-        if current is None or (trial is not None and current not in trial):
-            return None
-        return _count((trial or {}).get(current))
+        """Starts of the current bundle while it is on trial; None when it is confirmed."""
+        return _attempts(self.current, self._record_seen("trial"))
 
     def find(self, prefix: str) -> str:
         """The one installed id that begins with ``prefix``. Raises StoreError."""
@@ -126,8 +120,8 @@ class Store:
         then given its name. Installing what is installed changes nothing. Raises BundleError, OutputError or StoreError.
         """
         bundle = read_bundle(path, self._trust)
-        self._check_serial(bundle, allow_older)
         with writing(self.folder):
+            self._check_serial(bundle, allow_older)
             for folder in (self.folder, self._bundles, self._state, self._derived):
                 make_folder(folder)
             with self._locked():
@@ -146,13 +140,13 @@ class Store:
         with writing(self.folder), self._locked():
             self._check_serial(self.load(bundle_id), allow_older)
             self._settle()
-            current, trial = self.current, self._record("trial") or {}
+            (current, previous), trial = self._links(), self._record("trial") or {}
             if bundle_id == current:
                 return
             still = {current: trial[current]} if current in trial else {}  # it stays on trial until the last step
             write_atomically(self._state / "trial.json", _json({**still, bundle_id: 0}))
-            # What never proved itself is not what to go back to, nor is what can no longer run.
-            if current is not None and not still and self._is_whole(current):
+            # What never proved itself is not what to go back to; nor is what cannot be read, where there is another one.
+            if current is not None and not still and (previous is None or self._is_whole(current)):
                 link_atomically(self._state / "previous", f"../bundles/{current}")
             link_atomically(self._state / "current", f"../bundles/{bundle_id}")
 
@@ -180,10 +174,11 @@ class Store:
         if self.attempts_made is None:
             return
         with writing(self.folder), self._locked():
-            current = self.current
-            if current is None or self.attempts_made is None or bundle_id not in (None, current):
+            current = self._links()[0]
+            on_trial = _attempts(current, self._record("trial")) is not None
+            if current is None or not on_trial or bundle_id not in (None, current):
                 return
-            serial = max(self.load(current).manifest.serial, self.serial)
+            serial = max(self.load(current).manifest.serial, _serial(self._record("serial")))
             write_atomically(self._state / "serial.json", _json({"serial": serial}))
             self._end_trial()
 
@@ -191,7 +186,7 @@ class Store:
         """Return to the previous bundle; returns its id. Raises StoreError where there is none that can run."""
         with writing(self.folder), self._locked():
             self._settle()
-            current, previous = self.current, self.previous
+            current, previous = self._links()
             if previous is None:
                 raise StoreError(f"{self.folder}: there is no previous bundle to return to; see edge-vad store list")
             try:
@@ -230,12 +225,12 @@ class Store:
     @property
     def serial(self) -> int:
         """The highest serial that was confirmed here."""
-        return _count((self._record("serial") or {}).get("serial"))
+        return _serial(self._record_seen("serial"))
 
     @property
     def last_rollback(self) -> dict[str, Any]:
         """from, to, reason of the last rollback; empty when there was none."""
-        return self._record("rollback") or {}
+        return self._record_seen("rollback") or {}
 
     # Steps
 
@@ -331,7 +326,8 @@ class Store:
         if self.attempts_made is None:
             return None  # a confirmed bundle starts from a medium that cannot be written
         with writing(self._state), self._locked():
-            current, attempts = self.current, self.attempts_made
+            current = self._links()[0]
+            attempts = _attempts(current, self._record("trial"))
             if current is None or attempts is None:
                 return None
             if attempts < self._attempts:
@@ -358,9 +354,10 @@ class Store:
         sync_folder(self._state)
 
     def _check_serial(self, bundle: Bundle, allow_older: bool) -> None:
-        if bundle.manifest.serial < self.serial and not allow_older:
+        confirmed = _serial(self._record("serial"))
+        if bundle.manifest.serial < confirmed and not allow_older:
             raise BundleTargetError(
-                f"{bundle.manifest.name}: serial {bundle.manifest.serial} is older than {self.serial}, which ran here; "
+                f"{bundle.manifest.name}: serial {bundle.manifest.serial} is older than {confirmed}, which ran here; "
                 "build it with a higher --serial, or insist with --allow-older"
             )
 
@@ -391,22 +388,52 @@ class Store:
         size = sum(len(data) for data in bundle.members.values())
         return Entry(bundle_id, bundle.manifest.name, bundle.manifest.serial, size, tuple(states))
 
+    # Two ways to read ``state``: a change must not take for absent what it cannot read (it would delete the bundle that
+    # runs); a start and a listing make the best of it.
+
     def _link(self, name: str) -> str | None:
+        """The id that a link names; None where there is none, or it names no bundle. Raises OSError."""
         try:
             target = (self._state / name).readlink().name
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # not a link
+                return None
+            raise
         return target if ID.fullmatch(target) else None
 
+    def _links(self) -> tuple[str | None, str | None]:
+        """Ids of the current and the previous bundle. Raises OSError."""
+        current, previous = self._link("current"), self._link("previous")
+        return current, None if previous == current else previous
+
+    def _links_seen(self) -> tuple[str | None, str | None]:
+        """The same; None also for what cannot be read."""
+        found: list[str | None] = []
+        for name in ("current", "previous"):
+            try:
+                found.append(self._link(name))
+            except OSError:
+                found.append(None)
+        return found[0], None if found[0] == found[1] else found[1]
+
     def _record(self, name: str) -> dict[str, Any] | None:
-        """A JSON object under ``state``; empty when there is none, None when it is damaged."""
+        """A JSON object under ``state``; empty when there is none, None when it is damaged. Raises OSError."""
         try:
             value = json.loads(read_regular(self._state / f"{name}.json", 2**16))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, RecursionError):
+        except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
+
+    def _record_seen(self, name: str) -> dict[str, Any] | None:
+        """The same; None also when it cannot be read."""
+        try:
+            return self._record(name)
+        except OSError:
+            return None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -466,6 +493,20 @@ def _unpack(bundle: Bundle, folder: Path) -> None:
 
 def _bank_hash(bundle: Bundle, bank: str) -> str:
     return sha256(bundle.members[bundle.manifest.banks[bank].file])
+
+
+def _attempts(current: str | None, trial: dict[str, Any] | None) -> int | None:
+    """Starts of the current bundle while it is on trial; None when it is confirmed.
+
+    A damaged record begins another trial: what may never have proved itself must not be started for ever.
+    """
+    if current is None or (trial is not None and current not in trial):
+        return None
+    return _count((trial or {}).get(current))
+
+
+def _serial(record: dict[str, Any] | None) -> int:
+    return _count((record or {}).get("serial"))
 
 
 def _count(value: object) -> int:

@@ -27,7 +27,7 @@ from tiny import Outcome
 from edge_vad import archive, tensorfile
 from edge_vad.bundle import read_bundle, write_bundle
 from edge_vad.cli import COMMANDS
-from edge_vad.errors import BackendError, SourceError
+from edge_vad.errors import BackendError, BundleVersionError, SourceError
 from edge_vad.manifest import MANIFEST, SIGNATURE, ModelEntry, canonical_json, sha256
 from edge_vad.plugins import load
 from edge_vad.strict import to_plain
@@ -283,6 +283,15 @@ def test_the_reader_of_the_bundle_page_refuses_a_mixed_bundle(signed: Path) -> N
         Path("mixed.evb").write_bytes(archive.pack({MANIFEST: canonical_json({**manifest, "files": files}), **other}))
         with pytest.raises(Exception):  # noqa: B017
             read("mixed.evb")
+
+
+def test_a_newer_major_version_is_refused_in_the_words_of_the_bundle_page(tiny_bundle: Path, tmp_path: Path) -> None:
+    members = archive.unpack(tiny_bundle.read_bytes(), "tiny.evb")
+    manifest = {**json.loads(members[MANIFEST]), "schema": [2, 0], "requires": {"edge_vad": "1.4"}}
+    (tmp_path / "new.evb").write_bytes(archive.pack({**members, MANIFEST: canonical_json(manifest)}))
+    with pytest.raises(BundleVersionError) as refused:
+        read_bundle(tmp_path / "new.evb")
+    assert str(refused.value).removeprefix(f"{tmp_path}/") in blocks(ROOT / "docs/bundle.md", "")[-1]
 
 
 @pytest.mark.skipif(not (shutil.which("minisign") and shutil.which("unzip")), reason="needs the programs minisign and unzip")

@@ -410,9 +410,12 @@ def test_a_line_that_is_too_long_loses_its_longest_values_and_says_so(tmp_path: 
         log.append(record(1, regions=regions, peak_score=1.5, text="t" * 60000))
         log.append(record(2, **many))
         log.append(record(3, text="t" * 65000))
-        log.append(record(4))
-    first, second, third, fourth = (found for _, found in read(tmp_path))
+        log.append(record(4, **dict(list(many.items())[:3000]), crowd="t" * 65000))
+        log.append(record(5))
+    first, second, third, fourth, fifth = (found for _, found in read(tmp_path))
     assert dict(first.data) == {"peak_score": 1.5, "text": "t" * 60000, "left_out": ["regions"]}
-    assert second.data["left_out"] and len(second.line()) < eventlog.MAX_LINE_BYTES
-    assert third == record(3, text="t" * 65000) and fourth == record(4)
-    assert all(len(line) <= eventlog.MAX_LINE_BYTES for line in (tmp_path / files(tmp_path)[0]).open("rb"))
+    assert dict(second.data) == {"left_out": 9000}  # not even their names fit
+    assert third == record(3, text="t" * 65000) and fifth == record(5)
+    assert "crowd" in fourth.data["left_out"] and len(fourth.data) > 500
+    lines = (tmp_path / files(tmp_path)[0]).read_bytes().splitlines(keepends=True)
+    assert len(lines) == 5 and all(len(line) <= eventlog.MAX_LINE_BYTES for line in lines)

@@ -159,10 +159,12 @@ def test_frames_of_any_method_have_a_largest_size(small: Bundle) -> None:
 
 
 def test_the_lowest_precision_in_the_bundle_sets_the_tolerance(small: Bundle) -> None:
-    models = small.manifest.models
-    mixed = {**models, "detector": replace(models["encoder"], precision="int8")}
+    encoder = small.manifest.models["encoder"]
+    detector = replace(encoder, file="detector/detector.onnx", precision="int8")
+    files = {**small.manifest.files, detector.file: small.manifest.files[encoder.file]}
+    mixed = replace(small.manifest, models={"encoder": encoder, "detector": detector}, files=files)
     assert tolerance_of(small) == golden.TOLERANCES["fp32"]
-    assert tolerance_of(replace(small, manifest=replace(small.manifest, models=mixed))) == golden.TOLERANCES["int8"]
+    assert tolerance_of(replace(small, manifest=mixed)) == golden.TOLERANCES["int8"]
 
 
 def test_a_distance_near_zero_is_compared_with_the_largest() -> None:

@@ -1,4 +1,4 @@
-"""Every system call of the store fails once; the disk is full or read-only; processes are killed or get in each other's way."""
+"""Every system call of the store fails once; disks fill up; processes are killed, or get in each other's way."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ class Rehearsal:
             case.operate(store, shelf)
         self.calls, self.after = trace.calls, State.of(store)
         self._numbers = itertools.count()
+        self._seen: set[tuple[object, ...]] = set()
 
     def disturbed(self, fail: Fail, where: str) -> None:
         """The case with failing calls: a clean error or success, and everything goes on when they work again."""
@@ -65,11 +66,15 @@ class Rehearsal:
         with Trace(store.folder, fail).recording() as trace:
             error = fails_cleanly(lambda: case.operate(store, self.shelf))
         assert not trace.open_handles, f"{where}: left open"
-        self._nothing_half_written(store, where)
-        if error is None and not case.name.startswith("a start"):
-            assert State.of(store)[:2] == self.after[:2], f"{where}: it was not done, and nothing was said"
-        rolled_back = check(store.folder, self.before, self.after, case, where)
-        check_repeated(store.folder, self.after, case, self.shelf, where, rolled_back=rolled_back)
+        left = (error is None, *sorted(read_tree(store.folder).items()))
+        if left not in self._seen:
+            self._seen.add(left)
+            self._nothing_half_written(store, where)
+            if error is None and not case.starts:
+                assert store.current == self.after.current, f"{where}: it was not done, and nothing was said"
+            rolled_back = check(store.folder, self.before, self.after, case, where, disturbed=True)
+            other = rolled_back or State.of(store).previous != self.after.previous
+            check_repeated(store.folder, self.after, case, self.shelf, where, rolled_back=other)
         shutil.rmtree(store.folder)
 
     def _nothing_half_written(self, store: Store, where: str) -> None:
@@ -117,7 +122,7 @@ def test_an_install_on_a_full_disk_leaves_nothing_behind(shelf: Shelf, folder: P
         assert "No space left" in str(error)
         if shelf.ids["c"] not in {path.name for path in (store.folder / "bundles").iterdir()}:
             assert read_tree(store.folder) == before
-    assert position > 100 and trace.calls
+    assert position > 40 and trace.calls
     check_tidy(store, "at the end")
 
 

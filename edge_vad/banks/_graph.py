@@ -10,6 +10,7 @@ another; uint32. The metadata names the bank's hash and ``m``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,7 +46,7 @@ def encode(state: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
 def decode(graph: bytes, rows: Float32, ef_construction: int, seed: int) -> dict[str, Any]:
     """The state of an ``hnswlib.Index`` over rows (n, c); BundleFormatError unless every number in the graph is possible."""
     arrays, said = tensorfile.load(graph, WHERE)
-    m = int(said["m"]) if said.get("m", "").isdigit() and len(said["m"]) < 4 else 0
+    m = int(said["m"]) if re.fullmatch("[0-9]{1,3}", said.get("m", "")) else 0
     if not 2 <= m <= 64:
         raise BundleFormatError(f"{WHERE}: m must lie in 2..64")
     _check(arrays, len(rows), m)
@@ -118,7 +119,7 @@ def _ramps(levels: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _unpack(lists: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
     """Counts (k,) and links of link lists (k, 4 + 4 max) as hnswlib lays them out."""
-    words = np.ascontiguousarray(lists).view(np.uint32).reshape(len(lists), -1)
+    words = np.ascontiguousarray(lists).view(np.uint32)
     counts = words[:, 0].astype(np.uint8)
     used = np.arange(words.shape[1] - 1) < counts[:, None]
     return counts, words[:, 1:][used]

@@ -18,7 +18,7 @@ LINKS = 16
 EF_BUILD = 200
 EF_SEARCH = 64
 SEED = 7
-N_PROBES, MIN_FOUND = 256, 0.95  # rows that a graph must lead to when they are searched for
+N_PROBES, MIN_FOUND = 256, 0.99  # rows that a graph must lead to when they are searched for
 
 
 class HnswBank(Bank):

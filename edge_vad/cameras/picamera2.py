@@ -23,16 +23,9 @@ DEFAULT_SIZE = (1280, 720)
 BUFFERS = 4
 LORES_ROWS = 240
 POLL_S, TIMEOUT_S = 0.5, 5.0
-# How OpenCV makes R, G, B of what libcamera delivers. It names bytes from the highest down: BGR888 lies as R, G, B.
-TO_RGB = {
-    "BGR888": None,
-    "RGB888": "COLOR_BGR2RGB",
-    "XBGR8888": "COLOR_RGBA2RGB",
-    "XRGB8888": "COLOR_BGRA2RGB",
-    "YUV420": "COLOR_YUV2RGB_I420",
-    "NV12": "COLOR_YUV2RGB_NV12",
-}
-LUMA_FIRST = ("YUV420", "NV12")
+# How OpenCV makes R, G, B of packed pixels. libcamera names bytes from the highest down: BGR888 lies as R, G, B.
+PACKED = {"BGR888": None, "RGB888": "COLOR_BGR2RGB", "XBGR8888": "COLOR_RGBA2RGB", "XRGB8888": "COLOR_BGRA2RGB"}
+PLANAR = ("YUV420", "NV12")  # the luma plane comes first
 
 
 class RaspberryPiCamera(Camera):
@@ -122,10 +115,10 @@ class RaspberryPiCamera(Camera):
         self._camera.configure(configuration)
         given = self._camera.camera_configuration()
         self._main, self._lores = given["main"], given["lores"]
-        if self._main["format"] not in TO_RGB or self._lores["format"] not in LUMA_FIRST:
+        if self._main["format"] not in (*PACKED, *PLANAR) or self._lores["format"] not in PLANAR:
             raise SourceError(
-                f"{self._name}: delivers {self._main['format']} and {self._lores['format']}, known are {', '.join(TO_RGB)} "
-                f"and {', '.join(LUMA_FIRST)}; a USB camera is read as /dev/video0"
+                f"{self._name}: delivers {self._main['format']} and {self._lores['format']}, expected one of "
+                f"{', '.join((*PACKED, *PLANAR))}, and one of {', '.join(PLANAR)}; a USB camera is read as /dev/video0"
             )
 
     def _set_rate(self, fps: float) -> int:
@@ -147,14 +140,25 @@ class RaspberryPiCamera(Camera):
         raise SourceError(f"{self._name}: no frame for {TIMEOUT_S:.0f} s; check the ribbon cable and the power (dmesg)")
 
     def _image(self, request: Any) -> UInt8:
-        width, height = self._main["size"]
-        conversion = TO_RGB[self._main["format"]]
+        form, cv2 = self._main["format"], self._cv2
         with self._module.MappedArray(request, "main", write=False) as mapped:
-            if conversion is None:
+            if form in PLANAR:
+                return cv2.cvtColor(cv2.merge(self._planes(mapped.array)), cv2.COLOR_YCrCb2RGB)
+            if PACKED[form] is None:
                 return np.array(mapped.array, order="C")
-            # YUV420 comes with its padding, of which half belongs to each row of the colour planes: cut off afterwards.
-            rgb = self._cv2.cvtColor(mapped.array, getattr(self._cv2, conversion))
-        return np.ascontiguousarray(rgb[:height, :width])
+            return cv2.cvtColor(mapped.array, getattr(cv2, PACKED[form]))
+
+    def _planes(self, array: UInt8) -> list[UInt8]:
+        """Luma, Cr and Cb in full size. OpenCV's own conversion of these formats takes them for 16..235."""
+        width, height = self._main["size"]
+        colour = array[height : height * 3 // 2]
+        if self._main["format"] == "NV12":
+            pairs = colour[:, :width].reshape(height // 2, width // 2, 2)
+            blue, red = pairs[..., 0], pairs[..., 1]
+        else:  # YUV420 comes with the padding of its rows; half of it belongs to each row of these two planes
+            blue, red = (plane[:, : width // 2] for plane in colour.reshape(2, height // 2, -1))
+        large = [self._cv2.resize(np.ascontiguousarray(plane), (width, height)) for plane in (red, blue)]
+        return [np.ascontiguousarray(array[:height, :width]), *large]
 
     def _luma(self, request: Any) -> UInt8:
         width, height = self._lores["size"]

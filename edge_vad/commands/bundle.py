@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from edge_vad import archive
 from edge_vad.bundle import Bundle, read_bundle
 from edge_vad.commands.options import Parser, add_profile, profile_of
 from edge_vad.difference import differences
 from edge_vad.errors import BundleFormatError, KeyFileError, OutputError, SelfTestError
 from edge_vad.files import write_atomically
-from edge_vad.manifest import MANIFEST, SIGNATURE
+from edge_vad.manifest import SIGNATURE
 from edge_vad.self_test import check_in_child
-from edge_vad.signature import generate, read_secret_key
+from edge_vad.signature import generate
+from edge_vad.signing import PASSWORD, ask_password, sign_bundle
 from edge_vad.trust import Trust, load_trust
 
-PASSWORD = "EDGE_VAD_KEY_PASSWORD"
 EXIT_DOES_NOT_HOLD = 3
 
 
@@ -84,16 +81,8 @@ def diff(options: Namespace) -> int:
 
 
 def sign(options: Namespace) -> int:
-    bundle = read_bundle(options.bundle)
-    key = read_secret_key(options.key, _ask_password)
-    manifest = bundle.manifest
-    comment = f"bundle {manifest.name} serial {manifest.serial}"
-    signature = key.sign(bundle.members[MANIFEST], comment)
-    contents = {name: data for name, data in bundle.members.items() if name not in (MANIFEST, SIGNATURE)}
-    members = {MANIFEST: bundle.members[MANIFEST], SIGNATURE: signature, **contents}
-    write_atomically(options.bundle, archive.pack(members))
-    read_bundle(options.bundle, Trust("required", (key.public,)))
-    _say(f"{options.bundle}: signed by key {key.public.label}; trusted comment: {comment}")
+    public, comment = sign_bundle(options.bundle, options.key, ask_password)
+    _say(f"{options.bundle}: signed by key {public.label}; trusted comment: {comment}")
     return 0
 
 
@@ -104,7 +93,7 @@ def keygen(options: Namespace) -> int:
     for path in (secret, public):
         if path.exists():
             raise OutputError(f"{path}: is there already; a key is never overwritten: name another one")
-    password = _ask_password() if options.password else ""
+    password = ask_password() if options.password else ""
     if options.password and not password:
         raise KeyFileError("an empty password protects nothing; leave --password out, or give one")
     key = generate()
@@ -201,15 +190,6 @@ def _trust(options: Namespace) -> Trust:
     if not options.trusted.exists():
         raise KeyFileError(f"{options.trusted}: no such key file or folder")
     return load_trust(options.trusted, "required")
-
-
-def _ask_password() -> str:
-    found = os.environ.get(PASSWORD)
-    if found is not None:
-        return found
-    if not sys.stdin.isatty():
-        raise KeyFileError(f"the key has a password: set ${PASSWORD}")
-    return getpass.getpass("password of the key: ")
 
 
 def _say(text: str) -> None:

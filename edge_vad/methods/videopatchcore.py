@@ -9,6 +9,7 @@ regions and patches (equations 8 and 9).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -100,10 +101,12 @@ class BankSearch:
 class VideoPatchCore(Method):
     """Scores frames by their distance to the memory banks."""
 
+    memorising: ClassVar[bool] = False  # whether its features also fill banks
     without_network = frozenset(("motion", "velocity", "speed"))
 
     def __init__(self, settings: Settings, extractor: Extractor, search: BankSearch, sums: Mapping[str, Float32]) -> None:
         """sums: `bank_sums` of every bank, for the self-test."""
+        self._settings = settings
         self.image_size = settings.image_size
         self.components = settings.components
         self._extractor = extractor
@@ -124,7 +127,12 @@ class VideoPatchCore(Method):
         for name in bundle.bank_names:
             rows = bundle.rows(name)
             banks[name], sums[name] = open_bank(bank, rows, bundle.graph(name)), bank_sums(rows)
-        return cls(settings, Extractor(settings, encoder, detector), BankSearch(settings, banks), sums)
+        return cls(settings, Extractor(settings, encoder, detector, cls.memorising), BankSearch(settings, banks), sums)
+
+    def with_banks(self, banks: dict[str, Bank], rows: Mapping[str, Float32]) -> VideoPatchCore:
+        """The same extractor over other banks, which hold ``rows`` (m, c) by name."""
+        search = BankSearch(self._settings, banks)
+        return VideoPatchCore(self._settings, self._extractor, search, {name: bank_sums(r) for name, r in rows.items()})
 
     def reset(self) -> None:
         self._extractor.reset()

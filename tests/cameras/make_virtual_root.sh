@@ -2,7 +2,7 @@
 # Build a Debian root in which the real picamera2 runs on libcamera's virtual camera, for test_picamera2.py.
 #
 #   sudo apt-get install --no-install-recommends mmdebstrap
-#   sudo tests/cameras/make_virtual_root.sh /var/tmp/picamera2_root        # some minutes, 1.6 GB, needs the network
+#   sudo tests/cameras/make_virtual_root.sh /var/tmp/picamera2_root        # 1 to 3 minutes, 1.4 GB, from the network
 #   sudo EDGE_VAD_PICAMERA2_ROOT=/var/tmp/picamera2_root .venv/bin/python -m pytest tests/cameras/test_picamera2.py
 #
 # Debian 13 is the first release whose libcamera has Python bindings and the virtual camera. It has no picamera2: that
@@ -29,5 +29,8 @@ chroot "$1" python3 -m venv --system-site-packages /opt/venv
 chroot "$1" /opt/venv/bin/pip install --no-cache-dir --quiet \
     picamera2==0.3.38 onnxruntime opencv-python-headless safetensors
 rm -rf "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/*
-mkdir -p "$1/opt/edge-vad" "$1/opt/clip"
+
+# Where the test mounts this repository, the footage, and the description of the virtual camera, which Debian lacks.
+mkdir -p "$1/opt/edge-vad" "$1/opt/clip" "$1/usr/share/libcamera/pipeline/virtual"
+: > "$1/usr/share/libcamera/pipeline/virtual/virtual.yaml"
 echo "$1 is ready: EDGE_VAD_PICAMERA2_ROOT=$1"

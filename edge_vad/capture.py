@@ -3,7 +3,7 @@
 Frames lie in shared memory, three slots of it: the camera writes one, the newest waits in another, the detector reads
 the third. Messages go over a socket pair that keeps their boundaries; whoever ends, the other one sees it at once.
 
-The child is this module: python -m edge_vad.capture SOCKET {"source": ..., "fps": ..., "size": ...}
+The child is `main` of this module, with a socket over which it is told the source.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from edge_vad.cameras import open_camera
+from edge_vad.child import command
 from edge_vad.errors import EdgeVadError, SourceError
 from edge_vad.types import Frame, UInt8
 
@@ -61,9 +61,10 @@ class Capture:
 
     def __init__(self, source: str, fps: float | None = None, size: tuple[int, int] | None = None) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        what = json.dumps({"source": source, "fps": fps, "size": size})
-        arguments = [sys.executable, "-m", "edge_vad.capture", str(theirs.fileno()), what]
+        # Over the socket, not on the command line: an address may hold a password.
+        ours.send(json.dumps({"source": source, "fps": fps, "size": size}).encode())
         with theirs:
+            arguments = command("edge_vad.capture", str(theirs.fileno()))
             self._process = subprocess.Popen(arguments, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         ours.setblocking(False)
         self._socket = ours
@@ -209,7 +210,7 @@ def main(arguments: list[str]) -> int:
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     channel = socket.socket(fileno=int(arguments[0]))
-    what = json.loads(arguments[1])
+    what = json.loads(channel.recv(2**16))
     publisher = _Publisher(channel)
     try:
         with open_camera(what["source"], what["fps"], tuple(what["size"]) if what["size"] else None) as camera:
@@ -226,7 +227,3 @@ def main(arguments: list[str]) -> int:
 def _die_with_parent() -> None:
     """Also when the parent is killed while the camera blocks: nothing else would end this process then."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

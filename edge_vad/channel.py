@@ -152,7 +152,8 @@ class Channel:
     def progressing(self) -> bool:
         """Whether this camera is being looked after: frames are scored, or it is being connected again."""
         waiting = isinstance(self.feed, LiveFeed) and not self.feed.connected
-        return waiting or self.feed.ended or time.monotonic() - self._scored_at < 30.0
+        told = bool(self.error) or self._wrong_size is not None  # recorded, and not for this process to heal
+        return waiting or told or self.feed.ended or time.monotonic() - self._scored_at < 30.0
 
     def status(self) -> dict[str, Any]:
         """What `edge-vad status` says of this camera, as plain values."""

@@ -63,6 +63,10 @@ class EventLog:
         """Where the next record will be: readers that stop here see acknowledged records only. For any thread."""
         return self._end
 
+    def holds(self, position: Position) -> bool:
+        """Whether the file of a position is still there."""
+        return _path(self.folder, position[0]).exists()
+
     def append(self, record: Record) -> None:
         """Write a record; it is on the medium when this returns for an alarm. OutputError when it is not in the log.
 

@@ -13,14 +13,13 @@ from typing import Literal
 
 import numpy as np
 
-from edge_vad.backends.base import Backend
+from edge_vad.backends.base import Backend, checked_output
 from edge_vad.errors import BackendError
 from edge_vad.strict import check_range
 from edge_vad.types import Float32, UInt8
 
 TemporalPooling = Literal["last", "average", "maximum", "average+maximum"]
 GlobalPooling = Literal["average", "maximum"]
-LARGEST = 1e9  # value of a feature map: the squares of a row still have a sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +69,10 @@ class Encoder:
         planes *= self._scale
         planes += self._shift
         outputs = self._backend.run({self._preprocessing.input_name: planes})
-        return [_feature_map(tap, outputs.get(tap), len(pictures)) for tap in self._preprocessing.taps]
-
-
-def _feature_map(tap: str, values: Float32 | None, n: int) -> Float32:
-    """The output of a tap; BackendError where it is none. A NaN would search nothing and score as normal."""
-    if values is None or values.dtype != np.float32 or values.ndim != 4 or len(values) != n or not values.size:
-        raise BackendError(f"the encoder gives no float32 maps (n, c, h, w) as {tap!r}")
-    if not (values.min() > -LARGEST and values.max() < LARGEST):
-        raise BackendError(f"the encoder gives numbers beyond {LARGEST:g}, or none, as {tap!r}")
-    return values
+        maps = [checked_output(outputs, tap, 4) for tap in self._preprocessing.taps]
+        if any(len(m) != len(pictures) for m in maps):
+            raise BackendError(f"the encoder gives {[len(m) for m in maps]} maps of {len(pictures)} pictures")
+        return maps
 
 
 @cache

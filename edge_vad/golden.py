@@ -41,7 +41,7 @@ TOLERANCES = {
 # Where no network takes part: rounding errors.
 EXACT = Tolerance(0.001, 0.005, 0.01)
 EXACT_SUMS = 1e-6
-SMALL = 0.05  # a value far below the largest one of its column is compared with this part of that
+SMALL, SMALLEST = 0.1, 0.005  # values far below the largest of their column are compared with this part of it, or this
 STEPS = ("bank", "regions", "embedding", "distances", "components", "scores", "decisions")
 MAX_FRAMES = 64
 MAX_PIXELS = 2**25  # of one frame
@@ -153,7 +153,7 @@ def deviation(name: str, expected: np.ndarray, found: np.ndarray) -> float:
         error = difference / np.maximum(np.abs(expected), 1)
     else:
         size = np.abs(expected)
-        error = difference / np.maximum(np.maximum(size, SMALL * size.max(axis=0, initial=0)), 1e-3)
+        error = difference / np.maximum(np.maximum(size, SMALL * size.max(axis=0, initial=0)), SMALLEST)
     return float(np.max(error, initial=0))
 
 

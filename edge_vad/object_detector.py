@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from edge_vad.backends.base import Backend
+from edge_vad.backends.base import Backend, checked_output
 from edge_vad.motion import ASPECT, suppress
 from edge_vad.perspective import Perspective
 from edge_vad.sampling import resize
@@ -20,6 +20,8 @@ from edge_vad.strict import check_range
 from edge_vad.types import Float32, UInt8
 
 MULTIPLE = 32  # of the input's sides: the coarsest stride
+MIN_SIDE = 1.0  # input pixels: smaller boxes are none
+MAX_EXPONENT = 10.0  # of a box in strides: larger than any picture
 PAD = 114  # grey of the letterbox, as YOLO models are trained
 
 
@@ -75,9 +77,10 @@ class ObjectDetector:
             planes = planes[:, ::-1].copy()  # trained on BGR, 0..255
         else:
             planes /= 255
-        output = self._backend.run({self._settings.input_name: planes})[self._settings.output_name][0]
+        outputs = self._backend.run({self._settings.input_name: planes})
+        output = checked_output(outputs, self._settings.output_name, 3)[0]
         centre, size, confidence = _decode(output, self._settings)
-        kept = np.flatnonzero(confidence > self._settings.threshold)
+        kept = np.flatnonzero((confidence > self._settings.threshold) & (size.min(axis=1) >= MIN_SIDE))
         kept = kept[np.argsort(-confidence[kept], kind="stable")]
         boxes = np.concatenate([centre[kept] - size[kept] / 2, centre[kept] + size[kept] / 2], axis=1) / scale
         chosen = suppress(boxes.astype(np.float32), self._settings.max_overlap, self._settings.max_objects)
@@ -93,7 +96,7 @@ def _decode(output: Float32, settings: ObjectSettings) -> tuple[Float32, Float32
     if settings.head == "yolov5":
         return output[:, :2], output[:, 2:4], confidence
     grid, stride = _yolox_grid(settings.input_size)
-    return (output[:, :2] + grid) * stride, np.exp(output[:, 2:4]) * stride, confidence
+    return (output[:, :2] + grid) * stride, np.exp(np.minimum(output[:, 2:4], MAX_EXPONENT)) * stride, confidence
 
 
 @lru_cache(maxsize=4)

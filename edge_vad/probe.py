@@ -99,7 +99,8 @@ def main(arguments: list[str]) -> int:
     """The child: one JSON object on standard output."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        found = {"camera": _camera, "backend": _backend}[arguments[0]](**json.load(sys.stdin))
+        values = json.load(sys.stdin)
+        found = _camera(**values) if arguments[0] == "camera" else _backend(**values)
     except EdgeVadError as error:
         found = {"error": str(error)}
     sys.stdout.write("\n" + json.dumps(found) + "\n")

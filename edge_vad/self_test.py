@@ -1,6 +1,6 @@
 """The golden self-test in a process of its own, with limits: a model that hangs, crashes or eats the memory stays there.
 
-The parent calls `check_in_child`; the child is this module: python -m edge_vad.self_test BUNDLE ID < profile.json
+The parent calls `check_in_child`; the child is `main`, with the bundle, its id, and the profile on standard input.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from edge_vad.child import command
 from edge_vad.errors import BundleIntegrityError, EdgeVadError, ProfileError, SelfTestError
 from edge_vad.profile import Profile
 from edge_vad.strict import from_plain, to_plain
@@ -26,13 +27,16 @@ def check_in_child(bundle: Path, bundle_id: str, profile: Profile) -> None:
     limits = profile.store
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "edge_vad.self_test", str(bundle), bundle_id],
+            command("edge_vad.self_test", str(bundle), bundle_id),
             input=json.dumps(to_plain(profile)),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=limits.self_test_s,
             check=False,
         )
+    except OSError as error:
+        raise SelfTestError(f"{bundle}: the self-test cannot be started: {error.strerror}; try again") from error
     except subprocess.TimeoutExpired as error:
         raise SelfTestError(f"{bundle}: the self-test took more than {limits.self_test_s:g} s and was ended") from error
     if child.returncode == 0:
@@ -42,8 +46,15 @@ def check_in_child(bundle: Path, bundle_id: str, profile: Profile) -> None:
     if child.returncode == EXIT_ERROR and why.startswith(f"{SelfTestError.__name__}: "):
         raise SelfTestError(f"{bundle}: {why.partition(': ')[2]}")
     if child.returncode < 0:
-        why = f"ended by {signal.Signals(-child.returncode).name}"
+        why = f"ended by {_signal_name(-child.returncode)}"
     raise SelfTestError(f"{bundle}: the self-test did not end well (limit {limits.self_test_mb} MB): {why}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has no name
+        return f"signal {number}"
 
 
 def main(arguments: list[str]) -> int:
@@ -73,10 +84,6 @@ def _limit(megabytes: int) -> None:
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = megabytes * 2**20
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit if hard == resource.RLIM_INFINITY else min(limit, hard)))
+    limit = megabytes * 2**20 if hard == resource.RLIM_INFINITY else min(megabytes * 2**20, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

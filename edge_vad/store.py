@@ -40,7 +40,7 @@ from edge_vad.files import (
     write_new,
     writing,
 )
-from edge_vad.manifest import sha256
+from edge_vad.manifest import SIGNATURE, sha256
 from edge_vad.trust import UNCHECKED, Trust
 
 log = logging.getLogger(__name__)
@@ -111,6 +111,12 @@ class Store:
             raise BundleFormatError(f"{self._bundles / bundle_id}: holds another bundle; install it again")
         return Bundle(bundle.manifest, bundle.members, bundle.signature, self._graphs(bundle))
 
+    def load_current(self) -> Bundle:
+        """The bundle that runs, without starting it. Raises StoreError when there is none, or BundleError."""
+        if self.current is None:
+            raise StoreError(f"{self.folder}: no bundle runs; install and activate one")
+        return self.load(self.current)
+
     # Changes
 
     def install(self, path: Path, self_test: Callable[[Path, str], None] | None = None, *, allow_older: bool = False) -> str:
@@ -130,6 +136,7 @@ class Store:
                 if installed:
                     self._propose(bundle.id)
             if installed:
+                self._renew_signature(bundle)
                 self._derive(bundle)
             else:
                 self._copy(bundle, self._bundles / f".new-{bundle.id[:16]}-{os.getpid()}", self_test)
@@ -153,18 +160,23 @@ class Store:
     def start(self, open_bundle: Callable[[Bundle], T]) -> T:
         """What ``open_bundle`` makes of the current bundle; of the previous one where the current one cannot run.
 
-        Attempts on trial are counted before anything is loaded. Raises StoreError when neither can run.
+        Attempts on trial are counted before anything is loaded. The current bundle is given up when the previous one
+        has been opened, not before. Raises StoreError when neither can run.
         """
-        failures = []
-        for bundle_id in self._to_try():
+        order, failed = self._to_try()
+        for bundle_id in order:
             try:
-                return open_bundle(self.load(bundle_id))
+                opened = open_bundle(self.load(bundle_id))
             except EdgeVadError as error:
-                failures.append(f"{bundle_id[:12]}: {error}")
-                self._give_up(bundle_id, str(error))
-        raise StoreError(
-            f"{self.folder}: no bundle can run; install and activate one ({'; '.join(failures) or 'it is empty'})"
-        )
+                log.error("bundle %s cannot run: %s", bundle_id[:12], error)
+                failed.setdefault(bundle_id, str(error))
+                continue
+            current = self.current
+            if current in failed and current != bundle_id:
+                self._give_up(current, failed[current])
+            return opened
+        why = "; ".join(f"{bundle_id[:12]}: {reason}" for bundle_id, reason in failed.items()) or "it is empty"
+        raise StoreError(f"{self.folder}: no bundle can run; install and activate one ({why})")
 
     def confirm(self, bundle_id: str | None = None) -> None:
         """The current bundle has proved itself: end its trial, and let no older one be installed from now on.
@@ -182,11 +194,16 @@ class Store:
             write_atomically(self._state / "serial.json", _json({"serial": serial}))
             self._end_trial()
 
-    def rollback(self, reason: str = "by hand") -> str:
-        """Return to the previous bundle; returns its id. Raises StoreError where there is none that can run."""
+    def rollback(self, reason: str = "by hand", *, of: str | None = None) -> str:
+        """Return to the previous bundle; returns its id. Raises StoreError where there is none that can run.
+
+        of: the bundle to return from; another one that was made current since stays.
+        """
         with writing(self.folder), self._locked():
             self._settle()
             current, previous = self._links()
+            if of not in (None, current):
+                raise StoreError(f"{self.folder}: another bundle was made the current one meanwhile; it stays")
             if previous is None:
                 raise StoreError(f"{self.folder}: there is no previous bundle to return to; see edge-vad store list")
             try:
@@ -268,6 +285,19 @@ class Store:
     def _propose(self, bundle_id: str) -> None:
         link_atomically(self._state / "candidate", f"../bundles/{bundle_id}")
 
+    def _renew_signature(self, bundle: Bundle) -> None:
+        """A bundle that was signed again, by a key that stays: the same content, so the same id."""
+        installed = self._bundles / bundle.id / SIGNATURE
+        signature = bundle.members.get(SIGNATURE)
+        beside = self._bundles / f".new-{bundle.id[:16]}-{os.getpid()}"
+        with self._locked():
+            if signature is None or (installed.exists() and read_regular(installed, 2**16) == signature):
+                return
+            remove(beside)
+            write_new(beside, signature)
+            beside.rename(installed)
+            sync_folder(installed.parent)
+
     def _derive(self, bundle: Bundle) -> None:
         """Make the search graphs that a large bank comes without; what fails costs speed, not detection."""
         wanted = [n for n, b in bundle.manifest.banks.items() if b.rows >= CROSSOVER_ROWS and bundle.graph(n) is None]
@@ -299,16 +329,21 @@ class Store:
             path = self._derived / bundle.id / f"{name}.safetensors"
             try:
                 graph = read_regular(path, 2**30)
-                if tensorfile.metadata(graph, str(path)).get("bank") == _bank_hash(bundle, name):
-                    found[name] = graph
+                if tensorfile.metadata(graph, name).get("bank") != _bank_hash(bundle, name):
+                    raise BundleFormatError(f"{name}: the graph of another bank")
+                found[name] = graph
             except FileNotFoundError:
                 continue
             except (OSError, BundleFormatError) as error:
-                log.warning("%s; searching without it", error)
+                log.warning("%s: %s; searching without it, until the bundle is installed again", path, error)
         return found
 
-    def _to_try(self) -> list[str]:
-        """The ids to start, in order. Counts an attempt on trial; one that cannot be counted is not made."""
+    def _to_try(self) -> tuple[list[str], dict[str, str]]:
+        """The ids to start, in order, and why one of them comes last. Counts an attempt on trial.
+
+        One that cannot be counted is not made, as long as there is another bundle.
+        """
+        failed: dict[str, str] = {}
         try:
             attempts = self._count_attempt()
         except EdgeVadError as error:
@@ -317,9 +352,10 @@ class Store:
         else:
             order = (self.current, self.previous)
             if attempts is not None and attempts > self._attempts and order[0] is not None:
-                self._give_up(order[0], f"not confirmed after {attempts - 1} starts")
+                failed[order[0]] = f"not confirmed after {attempts - 1} starts"
+                log.error("bundle %s cannot run: %s", order[0][:12], failed[order[0]])
                 order = order[::-1]
-        return [bundle_id for bundle_id in order if bundle_id is not None]
+        return [bundle_id for bundle_id in order if bundle_id is not None], failed
 
     def _count_attempt(self) -> int | None:
         """The number of this start of a bundle on trial, counted durably where it is still to be made; None for others."""
@@ -335,12 +371,9 @@ class Store:
             return attempts + 1
 
     def _give_up(self, bundle_id: str, reason: str) -> None:
-        """Return to the previous bundle durably, where that can be done; it is tried in any case."""
-        log.error("bundle %s cannot run: %s", bundle_id[:12], reason)
-        if bundle_id != self.current or self.previous is None:
-            return
+        """Return to the previous bundle durably, where that can be done; it runs in any case."""
         try:
-            log.error("rolled back to bundle %s", self.rollback(reason)[:12])
+            log.error("rolled back to bundle %s", self.rollback(reason, of=bundle_id)[:12])
         except EdgeVadError as error:
             log.error("the rollback is not recorded: %s", error)
 
@@ -426,6 +459,10 @@ class Store:
             return {}
         except (ValueError, RecursionError):
             return None
+        except OSError as error:
+            if error.errno is None:  # not a file, or too long for a record
+                return None
+            raise
         return value if isinstance(value, dict) else None
 
     def _record_seen(self, name: str) -> dict[str, Any] | None:

@@ -46,6 +46,8 @@ def _convert(hint: Any, value: Any, where: str, error: type[EdgeVadError]) -> An
             return None
         return _convert(next(a for a in arguments if a is not type(None)), value, where, error)
     if origin is Literal:
+        if value is False and "off" in arguments:
+            return "off"  # YAML reads a bare off as a boolean
         if value not in arguments:
             known = [str(a) for a in arguments]
             raise error(f"{where}: {value!r} is not allowed{did_you_mean(str(value), known)}")

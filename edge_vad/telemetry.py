@@ -1,4 +1,4 @@
-"""What a board says of itself: temperature, clock, throttling, load, memory, power. Readers take the root folder of the system.
+"""What a board says of itself: temperature, clock, throttling, load, memory, power. Readers take the system's root folder.
 
 Every file is optional: what a board does not tell is left out, never guessed. Sources: the Linux sysfs documentation, the
 drivers raspberrypi-hwmon, ina3221 and soctherm; nothing here was read on a Jetson or a Raspberry Pi.

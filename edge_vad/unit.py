@@ -15,7 +15,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from edge_vad.channel import Channel
 from edge_vad.delivery import Delivery
 from edge_vad.device import Device
 from edge_vad.errors import BackendError, EdgeVadError, OutputError
-from edge_vad.eventlog import EventLog
+from edge_vad.eventlog import EventLog, read
 from edge_vad.notify import Notifier
 from edge_vad.profile import Profile
 from edge_vad.progress import REFRESH_S, show
@@ -36,6 +36,7 @@ from edge_vad.types import Event, Frame, Result
 
 if TYPE_CHECKING:
     from edge_vad.media import Media
+    from edge_vad.page import StatusPage
 
 log = logging.getLogger(__name__)
 HOUSEKEEPING_S = 2.0
@@ -60,6 +61,7 @@ class Unit:
         self._notifier = Notifier()
         self._started = time.monotonic()
         self._housekeeping_at = self._shown_at = 0.0
+        self._page: StatusPage | None = None
         self._channels: list[Channel] = []
         self._sessions = Sessions(lambda kind, why: self._emit("", "backend", kind, {"reason": why}))
         self._reopen: dict[str, float] = {}
@@ -73,6 +75,18 @@ class Unit:
             self._media = {name: Media(data / "media", name, device.media) for name in device.cameras}
         self._live = any(channel.feed.live for channel in self._channels)
         self._status_path = status_path(Path(device.runtime), device.name) if self._live else None
+        if device.page.enabled:
+            self._page = self._open_page(data)
+
+    def _open_page(self, data: Path | None) -> StatusPage:
+        """The status page, with the events that the newest file of the log still knows."""
+        from edge_vad.page import StatusPage
+
+        page = StatusPage(self._device.page, self._device.name, data / "media" if data else None)
+        if self._log:
+            with suppress(OSError):
+                page.remember(record.plain() for _, record in read(self._log.folder, (self._log.end[0], 0)))
+        return page
 
     @property
     def channels(self) -> list[Channel]:
@@ -82,7 +96,7 @@ class Unit:
     def run(self) -> None:
         """Watch. Raises the error of the one stored source that cannot be read; live cameras never raise."""
         with self._signals():
-            self._emit("", "unit", "started", {"cameras": [c.name for c in self._channels]})
+            self._tell_of_itself("started", {"cameras": [c.name for c in self._channels]})
             self._notifier.ready()
             try:
                 while not self._stopping and not all(self._has_ended(c) for c in self._channels):
@@ -142,6 +156,8 @@ class Unit:
             self._fail(channel, f"internal error: {type(error).__name__}: {error}")
 
     def _deliver(self, channel: Channel, frame: Frame, result: Result) -> None:
+        if self._page:
+            self._page.see(channel.name, frame, result)
         media = self._media.get(channel.name)
         if media:
             media.see(frame, result)
@@ -159,7 +175,9 @@ class Unit:
 
     def _emit(self, camera: str, type: Type, kind: str, data: Mapping[str, Any]) -> None:
         record = self._recorder.record(camera, type, kind, data)
-        self._recent.append(record.plain())
+        self._recent.append(plain := record.plain())
+        if self._page:
+            self._page.record(plain)
         self._delivery.write(record)
         if type != "anomaly":
             details = ", ".join(f"{key} {value}" for key, value in data.items())
@@ -213,8 +231,12 @@ class Unit:
             self._emit("", "storage", "full" if self._storage_full else "writable", {"reason": self._delivery.log_failing})
         if all(channel.progressing for channel in self._channels):
             self._notifier.alive(self._one_line())
-        if self._status_path:
-            write_status(self._status_path, self.status())
+        if self._status_path or self._page:
+            status = self.status()
+            if self._status_path:
+                write_status(self._status_path, status)
+            if self._page:
+                self._page.status(status)
 
     def status(self) -> dict[str, Any]:
         """Everything that `edge-vad status` shows, as plain values."""
@@ -266,12 +288,14 @@ class Unit:
         """Everything out and synced, within the five seconds that a service manager waits."""
         self._notifier.stopping()
         show("")
+        if self._page:
+            self._page.close()
         for channel in self._channels:
             channel.close()
             if channel.name not in self._failed:
                 for event in channel.end():
                     self._deliver_event(channel, event, {})
-        self._emit("", "unit", "stopped", {"reason": self._stopping or "the footage ended"})
+        self._tell_of_itself("stopped", {"reason": self._stopping or "the footage ended"})
         for media in self._media.values():
             media.close(1.5)
         self._delivery.close()
@@ -282,6 +306,10 @@ class Unit:
                 log.error("%s", error)
         if self._status_path:
             remove_status(self._status_path)
+
+    def _tell_of_itself(self, kind: str, data: Mapping[str, Any]) -> None:
+        if self._live:  # footage that is scored and done with is no unit that somebody watches over
+            self._emit("", "unit", kind, data)
 
     @property
     def stopped_by(self) -> str:

@@ -53,6 +53,11 @@ def run(target: str, arguments: Sequence[object], count: int, folder: Path) -> l
     return found
 
 
+def is_timed() -> bool:
+    """Whether the number of cases is what the time allowed."""
+    return SECONDS in os.environ
+
+
 def counts(outcomes: Sequence[Outcome]) -> Counter[str]:
     return Counter(outcome.kind for outcome in outcomes)
 

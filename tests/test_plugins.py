@@ -16,7 +16,7 @@ from edge_vad.cameras import Camera
 
 class {name}(Camera):
     fps = 5.0
-    def __init__(self, location, fps=None):
+    def __init__(self, location, fps=None, size=None):
         self.location = location
     def frames(self):
         return iter(())

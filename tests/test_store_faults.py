@@ -73,8 +73,8 @@ class Rehearsal:
             if error is None and not case.starts:
                 assert store.current == self.after.current, f"{where}: it was not done, and nothing was said"
             rolled_back = check(store.folder, self.before, self.after, case, where, disturbed=True)
-            other = rolled_back or State.of(store).previous != self.after.previous
-            check_repeated(store.folder, self.after, case, self.shelf, where, rolled_back=other)
+            otherwise = error is None and State.of(store).previous != self.after.previous  # done, with another one kept
+            check_repeated(store.folder, self.after, case, self.shelf, where, rolled_back=rolled_back or otherwise)
         shutil.rmtree(store.folder)
 
     def _nothing_half_written(self, store: Store, where: str) -> None:

@@ -8,7 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from edge_vad.errors import BackendError
 from edge_vad.types import Float32
+
+LARGEST = 1e9  # value of an output: the squares of a row of them still have a sum
 
 
 class Backend(ABC):
@@ -36,3 +39,16 @@ class Backend(ABC):
     @abstractmethod
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Float32]:
         """Run the model once; raises BackendError when the model or the device fails."""
+
+
+def checked_output(outputs: Mapping[str, Float32], name: str, n_dims: int) -> Float32:
+    """The output ``name``; BackendError where it is no float32 array of that many dimensions and of finite numbers.
+
+    A NaN would find nothing and score as normal.
+    """
+    values = outputs.get(name)
+    if values is None or values.dtype != np.float32 or values.ndim != n_dims or not values.size:
+        raise BackendError(f"the model gives no float32 values of {n_dims} dimensions as {name!r}")
+    if not (values.min() > -LARGEST and values.max() < LARGEST):
+        raise BackendError(f"the model gives numbers beyond {LARGEST:g}, or none, as {name!r}")
+    return values

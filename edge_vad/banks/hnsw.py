@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edge_vad.banks import _graph
 from edge_vad.banks.base import Bank
+from edge_vad.banks.exact import ExactBank
 from edge_vad.errors import BundleFormatError
 from edge_vad.plugins import require
 from edge_vad.types import Float32
@@ -52,7 +53,10 @@ class HnswBank(Bank):
         if not len(queries):
             return np.zeros((0, k), dtype=np.float32), np.zeros((0, k), dtype=np.int64)
         self._index.set_ef(min(max(EF_SEARCH, 2 * k), self._shape[0]))
-        ids, squared = self._index.knn_query(queries, k=k, num_threads=1)
+        try:
+            ids, squared = self._index.knn_query(queries, k=k, num_threads=1)
+        except RuntimeError:  # its links lead to fewer than k rows, as among many equal ones
+            return ExactBank(self._index.get_items(np.arange(self._shape[0]), "numpy")).search(queries, k)
         return np.sqrt(np.maximum(squared, 0)), ids.astype(np.int64)
 
 

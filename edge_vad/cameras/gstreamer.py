@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import textwrap
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -69,7 +70,7 @@ class GStreamerPipeline(Camera):
     live = True
 
     def __init__(self, location: str, fps: float | None = None, size: tuple[int, int] | None = None) -> None:
-        self._name = masked(location)
+        self._name = textwrap.shorten(masked(location), 100, placeholder=" ...")
         self._cv2 = require("cv2", "opencv-python-headless", "reading GStreamer pipelines")
         self._gst = _gstreamer()
         text = pipeline(location, fps, size)

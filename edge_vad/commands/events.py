@@ -67,8 +67,9 @@ def log_folder(folder: Path) -> Path:
         except OSError as error:
             if isinstance(error, PermissionError):
                 raise SourceError(f"{path}: cannot be read: {error.strerror}; run as a user who may (sudo)") from error
-    if (folder / "events").is_dir():  # a unit that has not recorded anything yet
-        return folder / "events"
+    for path in (folder / "events", folder):
+        if path.name == "events" and path.is_dir():  # of a unit that has not recorded anything yet
+            return path
     raise SourceError(f"{folder}: no event log is there; name the data folder of a unit (data: in its device.yaml)")
 
 
@@ -174,7 +175,7 @@ def _after_age(age_s: float) -> Wanted:
 
 def _parse(text: str) -> datetime:
     try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00"))
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
     except ValueError:
         return datetime.fromtimestamp(0, timezone.utc)
 

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         "--source", required=True, help="the camera that the unit watches, or footage that was recorded there"
     )
     parser.add_argument(
-        "--store", type=Path, nargs="?", const=Path(), metavar="DIR", help="learn into this store's current bundle"
+        "--store", nargs="?", const="", metavar="DIR", help="learn into this store's current bundle"
     )
     parser.add_argument("--bundle", type=Path, metavar="FILE.evb", help="or into this one")
     parser.add_argument("--out", type=Path, metavar="FILE.evb", help="write the derived bundle there")
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     profile = profile_of(options)
     store = open_store(profile, options.store) if options.store is not None else None
     _check_can_be_installed(store, options, profile)
-    bundle = store.start(lambda bundle: bundle) if store else read_bundle(options.bundle, profile.trust.load())
+    bundle = store.load_current() if store else read_bundle(options.bundle, profile.trust.load())
     learner = Learner(bundle, profile, include_events=options.include_events)
     watch(learner, options.source, options.minutes * 60, options.fps, bundle)
     with tempfile.TemporaryDirectory() as folder:

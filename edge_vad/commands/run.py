@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--bundle", metavar="FILE.evb", help="the bundle of one camera")
     parser.add_argument(
-        "--store", type=Path, nargs="?", const=Path(), metavar="DIR", help="the store's current bundle instead"
+        "--store", nargs="?", const="", metavar="DIR", help="the store's current bundle instead"
     )
     parser.add_argument(
         "--source",
@@ -66,9 +66,9 @@ def _from_config(options: Namespace) -> tuple[Device, Profile]:
 
 def _from_flags(options: Namespace) -> tuple[Device, Profile]:
     profile = profile_of(options)
-    store = options.store and str(options.store if options.store.name else profile.store.folder)
+    store = None if options.store is None else options.store or profile.store.folder
     try:
-        camera = CameraSettings(options.source, options.bundle, store or None, options.fps)
+        camera = CameraSettings(options.source, options.bundle, store, options.fps)
         sinks = tuple(options.sink or ["jsonl:-"])
         return Device({"camera": camera}, profile=profile.name, data=options.data, sinks=sinks), profile
     except ValueError as error:

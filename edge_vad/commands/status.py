@@ -29,9 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     units = find_units(options.runtime, options.name)
     if not units:
         which = f"unit {options.name}" if options.name else "unit"
-        sys.stderr.write(
-            f"edge-vad status: no {which} runs here ({options.runtime or RUNTIME}); start one: edge-vad run --config device.yaml\n"
-        )
+        where = f"no {which} runs here (looked in {options.runtime or RUNTIME})"
+        sys.stderr.write(f"edge-vad status: {where}; start one: edge-vad run --config device.yaml\n")
         return EXIT_NONE
     troubles = {unit.path: troubles_of(unit) for unit in units}
     if options.json:
@@ -64,7 +63,7 @@ def _camera_troubles(cameras: Mapping[str, Any]) -> Iterator[str]:
 def _other_troubles(status: Mapping[str, Any]) -> Iterator[str]:
     for part in ("delivery", "media"):
         for name, value in _flat(_map(status, part)):
-            if value and name.rpartition(".")[2] in ("error", "failing", "paused", "reason", "dead", "lost"):
+            if value and name.rpartition(".")[2] in ("last_error", "error", "failing", "reason", "lost"):
                 yield f"{part}: {name.replace('.', ' ')} {value}"
     for told in _map(status, "device").get("throttled") or []:
         if "since boot" not in str(told):
@@ -78,29 +77,33 @@ def describe(unit: Found, troubles: Sequence[str]) -> str:
     lines = [f"{head}, up {duration(status.get('uptime_s'))}, process {status.get('pid', '?')}"]
     lines += [f"  ! {text}" for text in troubles]
     for name, camera in sorted(_map(status, "cameras").items()):
-        lines += [f"  {line}" for line in _camera(name, camera)]
-    rows = {"delivery": _counters(status, "delivery"), "media": _counters(status, "media"), "board": _board(status)}
+        lines += [f"  {line}" for line in _camera(name, camera, "was " * bool(unit.stale))]
+    rows = {
+        "delivery": _counted(_map(status, "delivery")),
+        "media": _counted(_map(status, "media")),
+        "board": _board(status),
+    }
     lines += [f"  {title:<10} {text}" for title, text in rows.items() if text]
     recent = [record for record in status.get("recent") or [] if isinstance(record, Mapping)][-N_EVENTS:]
     lines += [f"  {'recent' if not i else '':<10} {_event(record)}" for i, record in enumerate(reversed(recent))]
     return "\n".join(printable(line)[:WIDTH] for line in lines) + "\n"
 
 
-def _camera(name: str, camera: Any) -> Iterator[str]:
+def _camera(name: str, camera: Any, was: str = "") -> Iterator[str]:
     if not isinstance(camera, Mapping):
         return
     bundle, fps, latency = (_map(camera, key) for key in ("bundle", "fps", "latency_ms"))
     trial = ", on trial" if camera.get("on_trial") else ""
     score = camera.get("score")
     yield (
-        f"{name:<10} {camera.get('state')}, view {camera.get('view')}, score {'-' if score is None else f'{score:.2f}'}, "
+        f"{name:<10} {was}{camera.get('state')}, view {camera.get('view')}, score {'-' if score is None else f'{score:.2f}'}, "
         f"{fps.get('captured', 0):g} fps captured, {fps.get('scored', 0):g} scored; {camera.get('source')}"
     )
     bundle_id = str(bundle.get("id"))[:12]
     yield f"{'':<10} bundle {bundle.get('name')} serial {bundle.get('serial')} ({bundle_id}{trial}), {camera.get('backend')}"
     counted = ("captured", "scored", "dropped", "skipped", "events")
     counts = ", ".join(f"{camera.get(key, 0):,} {key}" for key in counted if isinstance(camera.get(key, 0), int))
-    times = ", ".join(f"{key} {value:g} ms" for key, value in latency.items())
+    times = ", ".join(f"{key} {value:.0f} ms" for key, value in latency.items() if isinstance(value, (int, float)))
     yield f"{'':<10} {counts}, {camera.get('lost', 0)} times lost" + (f"; latency {times}" if times else "")
 
 
@@ -119,9 +122,14 @@ def _board(status: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _counters(status: Mapping[str, Any], part: str) -> str:
-    """Whatever a part counts, in its own words; zeros and empty texts are left out."""
-    return ", ".join(f"{name.replace('.', ' ')} {value}" for name, value in _flat(_map(status, part)) if value)
+def _counted(parts: Mapping[str, Any]) -> str:
+    """What each part counts, in its own words; errors are among the troubles."""
+    told = []
+    for name, counts in parts.items():
+        if isinstance(counts, Mapping):
+            shown = [f"{_number(value)} {key}" for key, value in counts.items() if isinstance(value, (int, float))]
+            told.append(f"{name} {', '.join(shown)}")
+    return "; ".join(told)
 
 
 def _event(record: Mapping[str, Any]) -> str:
@@ -137,15 +145,19 @@ def duration(seconds: Any) -> str:
     """Seconds for people: 12 s, 3 min, 5.2 h, 4.1 d."""
     if not isinstance(seconds, (int, float)):
         return "?"
-    for limit, size, unit in ((60, 1, "s"), (3600, 60, "min"), (36 * 3600, 3600, "h")):
+    for limit, size, form in ((60, 1, "{:.0f} s"), (3600, 60, "{:.0f} min"), (36 * 3600, 3600, "{:.1f} h")):
         if seconds < limit:
-            return f"{seconds / size:.{unit == 'h'}f} {unit}"
+            return form.format(seconds / size)
     return f"{seconds / 86400:.1f} d"
 
 
 def printable(text: str) -> str:
     """Text of elsewhere, without what a terminal would obey."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _map(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:

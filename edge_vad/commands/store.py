@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser("store", "edge-vad store install site.evb | activate ID | confirm | rollback | list | gc [options]")
     parser.add_argument("action", choices=ACTIONS)
     parser.add_argument("what", nargs="?", metavar="FILE.evb|ID", help="install: a bundle; activate: the start of an id")
-    parser.add_argument("--store", type=Path, metavar="DIR", help="the store's folder (default: the profile's)")
+    parser.add_argument("--store", metavar="DIR", help="the store's folder (default: the profile's)")
     parser.add_argument("--allow-older", action="store_true", help="accept a lower serial than the one that ran here")
     parser.add_argument("--json", action="store_true", help="list: as JSON")
     add_profile(parser)
@@ -36,11 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def open_store(profile: Profile, folder: Path | None = None) -> Store:
+def open_store(profile: Profile, folder: str | None = None) -> Store:
     """The store of a device, in the profile's folder or another one."""
-    return Store(
-        folder if folder and folder.name else Path(profile.store.folder), profile.trust.load(), profile.store.attempts
-    )
+    return Store(Path(folder or profile.store.folder), profile.trust.load(), profile.store.attempts)
 
 
 def _change(store: Store, action: str, what: str, profile: Profile, allow_older: bool) -> str:

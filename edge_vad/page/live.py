@@ -19,7 +19,7 @@ PICTURE_S = 0.2  # between two pictures of one camera, however many look
 MAX_SIDE = 640
 JPEG_QUALITY = 75
 # Map values from here are tinted, in the unit of the score; the colour is full at FULL_COLOUR.
-FIRST_COLOUR, FULL_COLOUR, STRONGEST = 0.5, 2.0, 0.6
+FIRST_COLOUR, FULL_COLOUR, STRONGEST = 0.5, 2.0, 0.5
 _RED, _PALE, _WHITE = (38, 38, 224), (214, 214, 214), (255, 255, 255)  # blue, green, red
 
 

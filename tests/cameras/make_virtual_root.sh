@@ -2,7 +2,7 @@
 # Build a Debian root in which the real picamera2 runs on libcamera's virtual camera, for test_picamera2.py.
 #
 #   sudo apt-get install --no-install-recommends mmdebstrap
-#   sudo tests/cameras/make_virtual_root.sh /var/tmp/picamera2_root        # 1 to 3 minutes, 1.4 GB, from the network
+#   sudo tests/cameras/make_virtual_root.sh /var/tmp/picamera2_root        # 1 to 3 minutes, 0.9 GB, from the network
 #   sudo EDGE_VAD_PICAMERA2_ROOT=/var/tmp/picamera2_root .venv/bin/python -m pytest tests/cameras/test_picamera2.py
 #
 # Debian 13 is the first release whose libcamera has Python bindings and the virtual camera. It has no picamera2: that

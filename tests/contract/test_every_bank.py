@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from edge_vad.banks import Bank
+from edge_vad.banks.hnsw import HnswBank
+from edge_vad.errors import BundleFormatError
 from edge_vad.plugins import available, load
 
 ROWS = np.random.default_rng(0).normal(0, 1, (3000, 16)).astype(np.float32)
@@ -71,6 +75,44 @@ def test_a_bank_of_one_row_and_all_rows_at_once(name: str) -> None:
     assert distances[:, 0].tolist() == [2.0, 2.0] and ids[:, 0].tolist() == [0, 0]
     few = ROWS[:70]
     assert sorted(kind(few).search(QUERIES[:1], 70)[1][0].tolist()) == list(range(70))
+
+
+@pytest.mark.parametrize("name", available("banks"))
+def test_equal_rows_are_rows_of_their_own(name: str) -> None:
+    rows = np.repeat(ROWS[:3], 40, axis=0)
+    distances, ids = load("banks", name, Bank)(rows).search(ROWS[:3], 120)
+    assert np.all(distances[:, :40] < 5e-3) and np.all(distances[:, 40:] > 1)
+    assert all(sorted(row.tolist()) == list(range(120)) for row in ids)
+
+
+@pytest.mark.parametrize("name", available("banks"))
+@pytest.mark.parametrize("width", [1, 3, 152])
+def test_any_width_and_any_scale(name: str, width: int) -> None:
+    for scale in (1e-3, 1.0, 1e3):
+        rows = np.random.default_rng(width).normal(0, scale, (200, width)).astype(np.float32)
+        distances, ids = load("banks", name, Bank)(rows).search(rows[::-1], 1)
+        far = np.linalg.norm(rows[ids[:, 0]] - rows[::-1], axis=1)
+        assert np.all(far <= 1e-3 * np.sqrt(width) * scale) and np.all(distances[:, 0] <= 1e-2 * np.sqrt(width) * scale)
+
+
+@pytest.mark.parametrize("name", available("banks"))
+def test_the_layout_of_the_rows_in_memory_does_not_matter(name: str) -> None:
+    rows = np.asfortranarray(ROWS[:100])
+    kind = load("banks", name, Bank)
+    assert np.array_equal(kind(rows).search(QUERIES, 2)[1], kind(np.ascontiguousarray(rows)).search(QUERIES, 2)[1])
+    assert np.array_equal(kind(rows[::2]).search(QUERIES, 2)[1], kind(rows[::2].copy()).search(QUERIES, 2)[1])
+
+
+@pytest.mark.parametrize("name", available("banks"))
+def test_a_graph_makes_no_other_neighbours(name: str) -> None:
+    """A bank without graphs leaves it alone; one with graphs uses it or says that it is damaged."""
+    kind = load("banks", name, Bank)
+    graph = HnswBank(ROWS).graph({"bank": "x"})
+    with_graph = kind.with_graph(ROWS, graph)
+    assert np.array_equal(with_graph.search(QUERIES, 3)[1], kind(ROWS).search(QUERIES, 3)[1])
+    with contextlib.suppress(BundleFormatError):
+        damaged = kind.with_graph(ROWS, graph[:-4])
+        assert np.array_equal(damaged.search(QUERIES, 3)[1], kind(ROWS).search(QUERIES, 3)[1])
 
 
 @pytest.mark.parametrize("name", available("banks"))

@@ -7,13 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from cameras.fake_picamera2 import Device, install
 
-from edge_vad.cameras import Camera, open_camera
+from edge_vad.cameras import Camera, find_camera, is_live, open_camera
 from edge_vad.errors import SourceError
 from edge_vad.plugins import available, load
 
 N_FRAMES = 8
-LIVE = {"picamera2"}  # devices that a test machine does not have
+LIVE = {  # devices that a test machine does not have: their own tests deliver frames; and an address that is not there
+    "gstreamer": "gst:filesrc location=/no-such-place ! decodebin",
+    "picamera2": "picamera2:/no-such-place",
+    "rtsp": "rtsp://127.0.0.1:1/no-such-place",
+    "v4l2": "v4l2:/no-such-place",
+}
 
 
 def location(name: str, folder: Path) -> str:
@@ -33,7 +39,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_frames_have_the_shapes_types_and_order_of_the_contract(source: str) -> None:
     with open_camera(source) as camera:
-        assert camera.fps == 10 and camera.n_frames == N_FRAMES and not camera.live
+        assert camera.fps == 10 and camera.n_frames == N_FRAMES and not camera.live and not is_live(source)
         frames = list(camera.frames())
     assert len(frames) == N_FRAMES
     for frame in frames:
@@ -76,3 +82,21 @@ def test_colours_are_rgb_and_luma_is_theirs(source: str) -> None:
 def test_a_location_that_is_not_there_is_a_source_error_that_names_it(name: str) -> None:
     with pytest.raises(SourceError, match="no-such-place"):
         load("cameras", name, Camera)("/no-such-place")
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_a_live_address_that_is_not_there_is_a_source_error_that_names_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "gstreamer":
+        pytest.importorskip("gi", reason="the Python bindings of GStreamer belong to the system's Python")
+    install(monkeypatch, Device(np.zeros((480, 640, 3), np.uint8)))
+    with pytest.raises(SourceError, match="no-such-place"):
+        open_camera(LIVE[name])
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_a_live_camera_says_so_before_it_is_opened(name: str) -> None:
+    kind, _ = find_camera(LIVE[name])
+    assert kind.live and is_live(LIVE[name]) and kind.n_frames is None
+    assert kind.__module__ == f"edge_vad.cameras.{name}"

@@ -3,50 +3,113 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edge_vad.errors import OutputError
 from edge_vad.plugins import available, load
+from edge_vad.record import Record
 from edge_vad.sinks import Sink
-from edge_vad.types import Event, Region
-
-START = Event("start", 1, 2.0, 20, 1.25, 21, {"speed": 3.5}, (Region(1, 2, 30, 40, score=1.2),))
-END = Event("end", 1, 2.0, 20, 1.5, 25, {"speed": 4.5}, (), end_s=4.25, end_frame=42)
 
 
-def location(name: str, folder: Path) -> str:
-    """Where the sink ``name`` writes to in a test. A new sink needs a line here."""
-    assert name == "jsonl", f"tell this test where the sink {name} can write to"
-    return str(folder / "events")
+def record(seq: int, type: Any = "anomaly", kind: str = "start", camera: str = "gate") -> Record:
+    return Record(seq, "boot", seq / 10, "2026-01-01T00:00:00.000Z", camera, type, kind, {"score": 1.5})
+
+
+RECORDS = (
+    record(1, "unit", "started", camera=""),
+    record(2),
+    record(3, kind="update"),
+    record(4, "view", "black"),
+    record(5, kind="end"),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """good: a location that this test can use. wrong: one that can never work, and what the error says."""
+
+    good: str
+    wrong: str
+    error: str
+    remote: bool = False
+
+
+def case(name: str, folder: Path) -> Case:
+    """A new sink needs a line here."""
+    cases = {
+        "jsonl": Case(str(folder / "events"), str(folder / "no-such-folder" / "events"), "no-such-folder"),
+        "mqtt": Case("user:secret@127.0.0.1:9/site", "user:secret@127.0.0.1:port", "expected", remote=True),
+        "mqtts": Case("user:secret@127.0.0.1:9/site", "user:secret@h/site?topic=x", "unknown option 'topic'", remote=True),
+        "webhook": Case("http://user:secret@127.0.0.1:9/", "ftp://user:secret@127.0.0.1/", "expected http", remote=True),
+        "gpio": Case("17", "17,activ=low", "unknown option 'activ'"),
+    }
+    assert name in cases, f"tell this test how the sink {name} can be used"
+    return cases[name]
+
+
+@contextmanager
+def usable(name: str) -> Iterator[None]:
+    """Whatever a sink needs of this machine."""
+    if name.startswith("mqtt"):
+        pytest.importorskip("paho.mqtt.client", reason="pip install 'paho-mqtt>=2'")
+    if name != "gpio":
+        yield
+        return
+    gpiozero = pytest.importorskip("gpiozero", reason="pip install gpiozero")
+    from gpiozero.pins.mock import MockFactory
+
+    gpiozero.Device.pin_factory = MockFactory()
+    try:
+        yield
+    finally:
+        gpiozero.Device.pin_factory.reset()
+        gpiozero.Device.pin_factory = None
 
 
 @pytest.fixture(params=available("sinks"))
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def name(request: pytest.FixtureRequest) -> Iterator[str]:
+    with usable(str(request.param)):
+        yield str(request.param)
 
 
-def test_every_event_is_delivered_before_write_returns(name: str, tmp_path: Path) -> None:
-    place = location(name, tmp_path)
-    with load("sinks", name, Sink)(place) as sink:
-        for number, event in enumerate((START, END), 1):
-            sink.write(event)
-            delivered = [json.loads(line) for line in Path(place).read_text().splitlines()]
-            assert len(delivered) == number
-            assert (delivered[-1]["kind"], delivered[-1]["id"]) == (event.kind, 1)
+def test_a_sink_says_whether_it_is_remote(name: str, tmp_path: Path) -> None:
+    assert load("sinks", name, Sink).remote == case(name, tmp_path).remote
+
+
+def test_every_record_is_taken_or_an_output_error_before_write_returns(name: str, tmp_path: Path) -> None:
+    what = case(name, tmp_path)
+    with load("sinks", name, Sink)(what.good) as sink:
+        for number, taken in enumerate(RECORDS, 1):
+            if what.remote:  # nobody listens there
+                with pytest.raises(OutputError, match=r"127\.0\.0\.1") as error:
+                    sink.write(taken)
+                assert "secret" not in str(error.value)
+            else:
+                sink.write(taken)
+            if name == "jsonl":
+                delivered = [json.loads(line) for line in Path(what.good).read_text().splitlines()]
+                assert len(delivered) == number and Record.parse(delivered[-1]) == taken
 
 
 def test_a_sink_closes_when_an_error_ends_the_stream(name: str, tmp_path: Path) -> None:
-    place = location(name, tmp_path)
-    with pytest.raises(RuntimeError), load("sinks", name, Sink)(place) as sink:
-        sink.write(START)
+    with pytest.raises(RuntimeError), load("sinks", name, Sink)(case(name, tmp_path).good) as sink:
         raise RuntimeError
     sink.close()  # twice is once
-    assert Path(place).read_text().count("\n") == 1
 
 
-def test_a_place_that_cannot_be_written_is_an_output_error_at_once(name: str, tmp_path: Path) -> None:
-    place = location(name, tmp_path / "no-such-folder")
-    with pytest.raises(OutputError, match="no-such-folder"):
-        load("sinks", name, Sink)(place)
+def test_a_place_that_can_never_work_is_an_output_error_at_once_without_its_password(name: str, tmp_path: Path) -> None:
+    what = case(name, tmp_path)
+    with pytest.raises(OutputError, match=what.error) as error:
+        load("sinks", name, Sink)(what.wrong)
+    assert "secret" not in str(error.value)
+
+
+def test_a_remote_sink_does_not_connect_before_the_first_record(name: str, tmp_path: Path) -> None:
+    what = case(name, tmp_path)
+    load("sinks", name, Sink)(what.good).close()

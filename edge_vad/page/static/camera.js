@@ -1,0 +1,130 @@
+// One camera: its live picture, score, stages and counters.
+
+import { Chart } from "./chart.js";
+import { visible } from "./poll.js";
+import { count, describe, el, ms, number, percent, say, score, svg, words } from "./text.js";
+
+const PICTURE_MS = 330; // between two pictures
+const RETRY_MS = 2000;
+const WIDE = "(min-width: 48rem)"; // as in page.css
+const STATES = { running: "Watching", lost: "Camera lost", failed: "Failed", ended: "Ended" };
+const VIEWS = { black: "Picture is black", covered: "Lens is covered", frozen: "Picture is frozen" };
+
+export class Camera {
+  constructor(name) {
+    this.name = name;
+    this.chart = new Chart(name);
+    this.chip = el("span", { class: "chip" });
+    this.now = el("b", {}, "–");
+    this.picture = el("img", { alt: `Live picture of ${name}` });
+    this.none = el("p", { class: "none" }, "No picture yet");
+    this.frame = el("div", { class: "frame" }, this.picture, this.none);
+    this.map = el("input", { type: "checkbox", checked: true });
+    this.stages = svg("svg", { class: "stages", height: 14, width: "100%", "aria-hidden": "true" });
+    this.legend = el("ul", { class: "legend" });
+    this.total = el("span");
+    this.counts = el("dl", { class: "counts" });
+    this.bundle = el("p", { class: "soft bundle" });
+    this.element = this.layout();
+    this.hasPicture = false;
+    this.onScreen = true;
+    new IntersectionObserver(([entry]) => (this.onScreen = entry.isIntersecting)).observe(this.frame);
+    this.map.addEventListener("change", () => this.load());
+    this.watch();
+  }
+
+  layout() {
+    const id = `camera-${this.name}`;
+    return el(
+      "article",
+      { class: "card camera", "aria-labelledby": id },
+      el("header", {}, el("h2", { id }, this.name), this.chip, el("p", { class: "score" }, this.now, " score")),
+      el(
+        "div",
+        { class: "view" },
+        el("figure", {}, this.frame, el("label", { class: "switch" }, this.map, "Anomaly map and boxes")),
+        el(
+          "div",
+          { class: "data" },
+          el("h3", {}, "Score, last 10 minutes"),
+          this.chart.element,
+          el("h3", {}, "Time for a frame", this.total),
+          this.stages,
+          this.legend,
+        ),
+      ),
+      // On a phone the counters wait until they are asked for.
+      el("details", { open: matchMedia(WIDE).matches }, el("summary", {}, "Counters and bundle"), this.counts, this.bundle),
+    );
+  }
+
+  update(status, alarm) {
+    const bad = status.state === "lost" || status.state === "failed";
+    const warning = VIEWS[status.view] || (status.degraded ? "Cannot keep up" : null);
+    say(this.chip, alarm ? "Alarm" : bad ? STATES[status.state] : warning || STATES[status.state] || words(status.state));
+    this.chip.className = `chip ${alarm || bad ? "bad" : warning ? "warn" : "good"}`;
+    this.element.classList.toggle("alarm", alarm);
+    this.chip.title = status.reason || "";
+    say(this.now, score(status.score));
+    this.now.className = status.score >= 1 ? "high" : "";
+    this.hasPicture = Boolean(status.picture);
+    if (status.picture) this.frame.style.aspectRatio = status.picture.join(" / ");
+    this.none.hidden = this.hasPicture;
+    this.drawStages(status.stage_ms || {});
+    this.tellCounts(status);
+    const trial = status.on_trial ? ", on trial" : "";
+    const { name, serial, id } = status.bundle || {};
+    say(this.bundle, `Bundle ${name ?? "–"}, serial ${serial ?? "–"} (${id ?? "–"})${trial}. Runs on ${status.backend}.`);
+  }
+
+  tellCounts(status) {
+    const latency = status.latency_ms || {};
+    describe(this.counts, [
+      ["Captured", count(status.captured)],
+      ["Scored", count(status.scored)],
+      ["Dropped", `${count(status.dropped)} (${percent(status.dropped, status.captured)})`],
+      ["Camera lost", status.lost === 1 ? "once" : `${count(status.lost)} times`],
+      ["Events", count(status.events)],
+      ["Latency p50, p99", latency.p50 == null ? "–" : `${number(latency.p50)}, ${ms(latency.p99)}`],
+    ]);
+  }
+
+  drawStages(stages) {
+    const entries = Object.entries(stages);
+    const total = entries.reduce((sum, [, value]) => sum + value, 0);
+    let left = 0;
+    const bars = entries.map(([, value], i) => {
+      const width = total ? (100 * value) / total : 0;
+      const bar = svg("rect", { class: `s${i % 6}`, x: `${left}%`, width: `${width}%`, height: 14 });
+      left += width;
+      return bar;
+    });
+    this.stages.replaceChildren(...bars);
+    say(this.total, total ? ms(total) : "");
+    const keys = entries.map(([name]) => name).join("\n");
+    if (this.legend.dataset.names !== keys) {
+      this.legend.dataset.names = keys;
+      this.legend.replaceChildren(
+        ...entries.map(([name], i) => el("li", {}, el("i", { class: `s${i % 6}` }), words(name), " ", el("b"))),
+      );
+    }
+    entries.forEach(([, value], i) => say(this.legend.children[i].lastChild, ms(value)));
+  }
+
+  // One picture after the other, as fast as they come, while somebody can see them.
+  async watch() {
+    for (;;) {
+      await visible();
+      const good = this.hasPicture && this.onScreen ? await this.load() : true;
+      await new Promise((resolve) => setTimeout(resolve, good ? PICTURE_MS : RETRY_MS));
+    }
+  }
+
+  load() {
+    return new Promise((resolve) => {
+      this.picture.onload = () => resolve(true);
+      this.picture.onerror = () => resolve(false);
+      this.picture.src = `/live/${this.name}.jpg?map=${this.map.checked ? 1 : 0}&t=${Date.now()}`;
+    });
+  }
+}

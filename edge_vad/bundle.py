@@ -27,10 +27,11 @@ from edge_vad.manifest import (
     SCHEMA,
     SIGNATURE,
     Manifest,
-    bank_hashes,
+    bank_hashes_of,
     canonical_json,
     check_files,
     fingerprint,
+    fingerprint_of,
     parse_json,
     parse_manifest,
     sha256,
@@ -195,20 +196,21 @@ def _read_folder(path: Path) -> dict[str, bytes]:
 
 def _check_bindings(manifest: Manifest, members: Mapping[str, bytes], path: str) -> None:
     """Raises BundleIntegrityError unless every file belongs to the ones it was made with (see `edge_vad.manifest`)."""
-    features = fingerprint({r: members[m.file] for r, m in manifest.models.items()}, members[PREPROCESSING])
-    banks = bank_hashes({name: members[bank.file] for name, bank in manifest.banks.items()})
+    hashes = {name: entry.sha256 for name, entry in manifest.files.items()}  # they were checked: no need to hash again
+    features = fingerprint_of({r: hashes[m.file] for r, m in manifest.models.items()}, hashes[PREPROCESSING])
+    banks = bank_hashes_of({name: hashes[bank.file] for name, bank in manifest.banks.items()})
     bound = {"features": features, "banks": banks}
     if manifest.features != features:
         raise BundleIntegrityError(f"{path}: the features belong to another encoder; build the bundle again")
     for bank in manifest.banks.values():
         _belongs(tensorfile.metadata(members[bank.file], f"{path}: {bank.file}"), {"features": features}, bank.file, path)
     for name, index in manifest.indexes.items():
-        bank_hash = sha256(members[manifest.banks[name].file])
+        bank_hash = hashes[manifest.banks[name].file]
         _belongs(tensorfile.metadata(members[index.file], f"{path}: {index.file}"), {"bank": bank_hash}, index.file, path)
     parse_json(members[PREPROCESSING], f"{path}: {PREPROCESSING}")
     _belongs(parse_json(members[CALIBRATION], f"{path}: {CALIBRATION}"), bound, CALIBRATION, path)
     golden = tensorfile.metadata(members[GOLDEN], f"{path}: {GOLDEN}")
-    _belongs(golden, {**bound, "calibration": sha256(members[CALIBRATION])}, GOLDEN, path)
+    _belongs(golden, {**bound, "calibration": hashes[CALIBRATION]}, GOLDEN, path)
 
 
 def _belongs(found: Mapping[str, Any], wanted: Mapping[str, str], name: str, path: str) -> None:

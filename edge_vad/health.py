@@ -165,9 +165,9 @@ class User:
 
     def may_read(self, path: Path) -> bool:
         """Whether the user reaches a file or a folder and may read it."""
-        path = path.absolute()
         try:
-            return all(self.may(parent, 1) for parent in path.parents) and self.may(path, 5 if path.is_dir() else 4)
+            reached = {parent for way in (path.absolute(), path.resolve()) for parent in way.parents}
+            return all(self.may(parent, 1) for parent in reached) and self.may(path, 5 if path.is_dir() else 4)
         except OSError:
             return False
 

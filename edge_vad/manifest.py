@@ -173,12 +173,22 @@ def _texts(value: Any) -> Iterator[str]:
 
 def fingerprint(models: Mapping[str, bytes], preprocessing: bytes) -> str:
     """What a feature depends on: the models by role, and everything that is done to pixels before and after them."""
-    return sha256(canonical_json({"models": {r: sha256(m) for r, m in models.items()}, "pre": sha256(preprocessing)}))
+    return fingerprint_of({role: sha256(model) for role, model in models.items()}, sha256(preprocessing))
+
+
+def fingerprint_of(models: Mapping[str, str], preprocessing: str) -> str:
+    """`fingerprint` from the hashes of the files."""
+    return sha256(canonical_json({"models": dict(models), "pre": preprocessing}))
 
 
 def bank_hashes(banks: Mapping[str, bytes]) -> str:
     """One hash over the files of all banks by name."""
-    return sha256(canonical_json({name: sha256(data) for name, data in banks.items()}))
+    return bank_hashes_of({name: sha256(data) for name, data in banks.items()})
+
+
+def bank_hashes_of(banks: Mapping[str, str]) -> str:
+    """`bank_hashes` from the hashes of the files."""
+    return sha256(canonical_json(dict(banks)))
 
 
 def parse_manifest(data: bytes, path: str, runtime: str) -> Manifest:
@@ -197,7 +207,17 @@ def parse_manifest(data: bytes, path: str, runtime: str) -> Manifest:
         raise BundleVersionError(
             f"{path}: bundle schema {schema[0]}.{schema[1]}; this runtime, edge-vad {runtime}, reads {SCHEMA[0]}.x; {advice}"
         )
-    return from_plain(Manifest, plain, where, BundleFormatError, ignore_unknown=True)
+    manifest = from_plain(Manifest, plain, where, BundleFormatError, ignore_unknown=True)
+    needed = manifest.requires.get("edge_vad", "0")
+    if _version(needed) > _version(runtime):
+        raise BundleVersionError(f"{path}: it needs edge-vad {needed} or later, this is {runtime}; update edge-vad")
+    return manifest
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The leading numbers of a version: 1.2.dev3 -> (1, 2)."""
+    found = re.match(r"\d{1,6}(\.\d{1,6}){0,3}", text)
+    return tuple(int(part) for part in found[0].split(".")) if found else (0,)
 
 
 def check_files(manifest: Manifest, members: Mapping[str, bytes], path: str) -> None:

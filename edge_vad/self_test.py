@@ -17,6 +17,7 @@ from edge_vad.profile import Profile
 from edge_vad.strict import from_plain, to_plain
 
 EXIT_ERROR = 1
+STARVED = ("bad_alloc", "Failed to allocate", "allocation fail")  # what runtimes say, in the place of a MemoryError
 
 
 def check_in_child(bundle: Path, bundle_id: str, profile: Profile) -> None:
@@ -70,11 +71,11 @@ def main(arguments: list[str]) -> int:
         if bundle.id != bundle_id:
             raise BundleIntegrityError("it was exchanged while it was checked")
         Detector.open(bundle, profile)
-    except MemoryError:
-        sys.stderr.write(f"{SelfTestError.__name__}: it needs more memory than {profile.store.self_test_mb} MB\n")
-        return EXIT_ERROR
-    except EdgeVadError as error:
-        sys.stderr.write(f"{SelfTestError.__name__}: {error}\n")
+    except (EdgeVadError, MemoryError) as error:
+        why = str(error)
+        if isinstance(error, MemoryError) or any(word in why for word in STARVED):
+            why = f"it needs more memory than store.self_test_mb={profile.store.self_test_mb} ({why or 'none is left'})"
+        sys.stderr.write(f"{SelfTestError.__name__}: {why}\n")
         return EXIT_ERROR
     return 0
 

@@ -259,8 +259,9 @@ def _check_readable(device: Device, user: User, python: str) -> None:
         if not path.exists():
             raise ProfileError(f"{path}: is not there; the service would not start")
         if not user.may_read(path):
+            really = f" ({path.resolve()})" if path.resolve() != path else ""
             raise ProfileError(
-                f"{path}: the service's user {user.name} may not read it; move it (/opt, /etc/edge-vad, {STATE}), or "
+                f"{path}{really}: the service's user {user.name} may not read it; move it (/opt, /etc/edge-vad, {STATE}), or "
                 "let the service run as a user who may: --user NAME"
             )
 

@@ -15,8 +15,8 @@ from edge_vad.plugins import require
 from edge_vad.types import Frame
 
 DEFAULT_FPS = 30.0
-# OpenCV hands a buffer back to the driver only when it waits for the next frame. With one, the driver has none while a
-# frame is converted, and a USB camera misses the frame that begins then: half the rate. Two are one frame late at most.
+# OpenCV gives a buffer back to the driver after it has converted the frame. With one buffer, the driver has none until
+# then, and a USB camera misses the frame that begins meanwhile: half the rate. With two, a frame is one frame late at most.
 BUFFERS = 2
 USB2_BYTES_PER_S = 20e6  # what a camera gets through USB 2; uncompressed YUYV has two bytes per pixel
 MAX_AGE_S = 10.0
@@ -28,7 +28,7 @@ class V4l2Device(Camera):
     Uncompressed pictures (YUYV) where they fit through USB 2, else MJPG, and the other one where the device does not
     give the size and rate with the first. What it really gives is in `fps` and in the frames: a size that the device
     does not have is not made up. Time stamps are the driver's. OpenCV does not pass on the driver's frame numbers:
-    frames that the driver dropped are not counted, damaged ones are.
+    frames that the driver dropped are not counted, those that could not be decoded are.
     """
 
     live = True

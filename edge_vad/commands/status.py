@@ -95,8 +95,9 @@ def _camera(name: str, camera: Any, was: str = "") -> Iterator[str]:
     bundle, fps, latency = (_map(camera, key) for key in ("bundle", "fps", "latency_ms"))
     trial = ", on trial" if camera.get("on_trial") else ""
     score = camera.get("score")
+    shown = f"{score:.2f}" if isinstance(score, (int, float)) else "-"
     yield (
-        f"{name:<10} {was}{camera.get('state')}, view {camera.get('view')}, score {'-' if score is None else f'{score:.2f}'}, "
+        f"{name:<10} {was}{camera.get('state')}, view {camera.get('view')}, score {shown}, "
         f"{fps.get('captured', 0):g} fps captured, {fps.get('scored', 0):g} scored; {camera.get('source')}"
     )
     bundle_id = str(bundle.get("id"))[:12]

@@ -225,6 +225,7 @@ class Request(BaseHTTPRequestHandler):
             self._linger()
 
     def _start(self, status: HTTPStatus, kind: str, headers: dict[str, str]) -> None:
+        self.request_version = self.protocol_version  # of the oldest kind, answers had no head
         self.send_response(status)
         for name, value in {"Content-Type": kind, **headers, **HEADERS}.items():
             self.send_header(name, value)

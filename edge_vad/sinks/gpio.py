@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
@@ -10,6 +11,7 @@ from edge_vad.plugins import require
 from edge_vad.record import Record
 from edge_vad.sinks.base import Sink
 
+log = logging.getLogger(__name__)
 OPTIONS = ("active", "hold")
 
 
@@ -55,7 +57,10 @@ class Gpio(Sink):
     def _held(self) -> None:
         with self._lock:
             if not self._active and not self._line.closed:
-                self._set(False)
+                try:
+                    self._set(False)
+                except OutputError as error:  # in a thread of its own: nobody is there to catch it
+                    log.error("%s", error)
 
     def _cancel(self) -> None:
         if self._timer:

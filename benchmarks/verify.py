@@ -2,8 +2,8 @@
 
 The bundle is made here: an encoder of one convolution and one bank of random rows, as large as asked, signed by a key that
 is forgotten. It is read from a temporary folder with the policy ``required``, so from the page cache: no disk is measured.
-CPU ms of this process, one thread. The parts are measured one by one on the same bytes; bindings hash models and banks
-again. What is left over is Python: the headers, the manifest, the rest of the ONNX gate.
+CPU ms of this process, one thread. The parts are measured one by one on the same bytes. What is left over is
+Python: the headers, the manifest, the rest of the ONNX gate.
 """
 
 from __future__ import annotations
@@ -107,7 +107,6 @@ def parts(path: Path, bundle: Bundle, trust: Trust) -> dict[str, Callable[[], ob
         "CRC-32 of the container": lambda: [zlib.crc32(data) for data in members.values()],
         "signature (Ed25519)": lambda: signature.verify(members[MANIFEST], trust.keys[0], "benchmark"),
         "SHA-256 of the members": lambda: [hashlib.sha256(data).digest() for data in hashed],
-        "SHA-256 for the bindings": lambda: [hashlib.sha256(members[name]).digest() for name in (ENCODER, BANK)],
         "ONNX gate": lambda: check_model(members[ENCODER], "benchmark"),
     }
 

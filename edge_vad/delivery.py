@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +286,7 @@ class Outbox:
         missing = record.seq - self._read_seq - 1
         if missing > 0 and self._position[0] and not self._log.holds(self._position):
             self._n_lost += missing
+            self._read_seq += missing  # counted once, however often this record is tried
             self._complaints.say(f"{self._name}: {missing} records were deleted from the full event log, undelivered")
 
     def _advance(self, position: Position, seq: int) -> None:
@@ -450,10 +451,8 @@ def outbox_name(sink: str) -> str:
 
 def _unlike(name: str, taken: Sequence[str]) -> str:
     """The name, numbered where another sink has it already."""
-    number = 2
-    while name in taken:
-        name, number = f"{name}-{number}", number + 1
-    return name
+    numbered = (f"{name}-{number}" for number in count(2))
+    return name if name not in taken else next(other for other in numbered if other not in taken)
 
 
 def _close_local(waiting: Waiting, sink: Sink) -> None:

@@ -74,7 +74,8 @@ def _work(results: Path, target: str, arguments: Sequence[object], seeds: range,
     while first < seeds.stop and time.time() < until:
         numbers = (first, seeds.step, seeds.stop, until)
         command = [sys.executable, __file__, str(results), target, *map(str, numbers), *map(str, arguments)]
-        child = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        child = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=environment)
         lines = [json.loads(line) for line in results.read_text().splitlines()]
         started = [line["start"] for line in lines if "start" in line]
         found += [Outcome(line["seed"], line["kind"], line["detail"]) for line in lines if "kind" in line]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 from onnx import helper
-from remade import remade
+from altered import altered
 
 from edge_vad.bundle import read_bundle
 from edge_vad.errors import SelfTestError
@@ -88,7 +88,7 @@ def test_modules_in_the_present_folder_are_not_imported(
 
 def test_other_golden_values_fail(tiny_bundle: Path, tmp_path: Path) -> None:
     scores = read_bundle(tiny_bundle).golden()["scores"]
-    path = remade(tiny_bundle, tmp_path / "other.evb", golden={"scores": scores + 1})
+    path = altered(tiny_bundle, tmp_path / "other.evb", golden={"scores": scores + 1})
     message = refused(path)
     assert "golden self-test: scores differ" in message and "try another backend" in message
 
@@ -100,12 +100,12 @@ def test_another_encoder_with_all_bindings_made_again_fails(tiny_bundle: Path, t
     w0 = np.random.default_rng(5).normal(0, 0.3, (8, 3, 4, 4)).astype(np.float32).tobytes()
     at = encoder.index(w0)
     encoder[at : at + len(w0)] = (np.frombuffer(w0, np.float32) * 1.5).astype(np.float32).tobytes()
-    assert "golden self-test" in refused(remade(tiny_bundle, tmp_path / "other.evb", encoder=bytes(encoder)))
+    assert "golden self-test" in refused(altered(tiny_bundle, tmp_path / "other.evb", encoder=bytes(encoder)))
 
 
 def test_a_copy_with_another_serial_passes(tiny_bundle: Path, tmp_path: Path) -> None:
     """What the helper changes is what the other tests fail by, and nothing else."""
-    path = remade(tiny_bundle, tmp_path / "later.evb", serial=7)
+    path = altered(tiny_bundle, tmp_path / "later.evb", serial=7)
     check_in_child(path, read_bundle(path).id, profile())
 
 
@@ -131,13 +131,13 @@ def test_too_much_time_ends_it(tiny_bundle: Path, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("doublings", [30, 40])
 def test_a_model_that_eats_the_memory_is_stopped_by_the_limit(doublings: int, tiny_bundle: Path, tmp_path: Path) -> None:
-    path = remade(tiny_bundle, tmp_path / "hungry.evb", encoder=hungry_encoder(doublings))
+    path = altered(tiny_bundle, tmp_path / "hungry.evb", encoder=hungry_encoder(doublings))
     message = refused(path, "store.self_test_mb=512", "store.self_test_s=60")
     assert "it needs more memory than store.self_test_mb=512 (" in message or "(limit 512 MB): ended by" in message
 
 
 def test_the_same_model_with_less_appetite_passes(tiny_bundle: Path, tmp_path: Path) -> None:
-    path = remade(tiny_bundle, tmp_path / "modest.evb", encoder=hungry_encoder(3))
+    path = altered(tiny_bundle, tmp_path / "modest.evb", encoder=hungry_encoder(3))
     check_in_child(path, read_bundle(path).id, profile("store.self_test_mb=512"))
 
 

@@ -69,24 +69,31 @@ class V4l2Device(Camera):
         self._capture.release()
 
     def _negotiate(self, fps: float | None, size: tuple[int, int] | None) -> None:
-        if size is None:
-            formats = ["YUYV"]
-        else:
-            fits = 2 * size[0] * size[1] * (fps or DEFAULT_FPS) <= USB2_BYTES_PER_S
-            formats = ["YUYV", "MJPG"] if fits else ["MJPG", "YUYV"]
-        for code in [*formats, formats[0]]:  # where none gives what is asked for, the first
-            if self._asked_and_given(code, fps, size):
-                return
+        """Choose a pixel format. Where none gives the size and the rate, the first that the device has."""
+        fits = size is None or 2 * size[0] * size[1] * (fps or DEFAULT_FPS) <= USB2_BYTES_PER_S
+        known = []
+        for code in ("YUYV", "MJPG") if fits else ("MJPG", "YUYV"):
+            if self._ask(code, fps, size):
+                known.append(code)
+                if self._gives(fps, size):
+                    return
+        if known:
+            self._ask(known[0], fps, size)
 
-    def _asked_and_given(self, code: str, fps: float | None, size: tuple[int, int] | None) -> bool:
-        """Ask for a pixel format, a size and a rate; whether the device gives the latter two."""
+    def _ask(self, code: str, fps: float | None, size: tuple[int, int] | None) -> bool:
+        """Ask the device for a pixel format, a size and a rate; whether it has the format."""
         cv2, capture = self._cv2, self._capture
-        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*code))
+        number = cv2.VideoWriter_fourcc(*code)
+        capture.set(cv2.CAP_PROP_FOURCC, number)
         if size:
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
             capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
         if fps:
             capture.set(cv2.CAP_PROP_FPS, fps)
+        return int(capture.get(cv2.CAP_PROP_FOURCC)) == number
+
+    def _gives(self, fps: float | None, size: tuple[int, int] | None) -> bool:
+        cv2, capture = self._cv2, self._capture
         given = (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         return (size is None or given == size) and (fps is None or capture.get(cv2.CAP_PROP_FPS) >= 0.9 * fps)
 

@@ -52,10 +52,12 @@ class FakeCapture:
         return True
 
     def get(self, key: int) -> float:
-        sizes = self.modes[self.wanted.get(cv2.CAP_PROP_FOURCC, next(iter(self.modes)))]
+        code = self.wanted.get(cv2.CAP_PROP_FOURCC, next(iter(self.modes)))
+        sizes = self.modes[code]
         width = self.wanted.get(cv2.CAP_PROP_FRAME_WIDTH, 640)
         size = min(sizes, key=lambda size: abs(size[0] - width))
         given = {
+            cv2.CAP_PROP_FOURCC: code,
             cv2.CAP_PROP_FRAME_WIDTH: size[0],
             cv2.CAP_PROP_FRAME_HEIGHT: size[1],
             cv2.CAP_PROP_FPS: min(self.wanted.get(cv2.CAP_PROP_FPS, 30), sizes[size]),

@@ -78,7 +78,8 @@ class Channel:
         self._confirmed = settings.store is None
         self.last: Result | None = None
         self.n_scored = self.n_events = self.n_skipped = 0
-        self._latencies_ms: deque[float] = deque(maxlen=N_LATENCIES)
+        self._latencies_ms: deque[float] = deque(maxlen=N_LATENCIES)  # from exposure to the end of the work on a frame
+        self._event_latencies_ms: deque[float] = deque(maxlen=N_LATENCIES)  # the same, of frames whose events were written
         self._rates: deque[tuple[float, int, int]] = deque()  # when, frames captured and scored by then
         self._lost = ""
         self._stage_ms: dict[str, float] = {}
@@ -111,6 +112,8 @@ class Channel:
         self._scored_at = now
         if self.feed.live and result.stage_ms:
             self._latencies_ms.append(1000 * (now - frame.timestamp))
+            if result.events:
+                self._event_latencies_ms.append(1000 * (now - frame.timestamp))
             self._rates.append((now, self.feed.counters.captured, self.n_scored))
             while now - self._rates[0][0] > RATE_S:
                 self._rates.popleft()
@@ -179,6 +182,7 @@ class Channel:
             "skipped": self.n_skipped,
             "events": self.n_events,
             "latency_ms": _percentiles(self._latencies_ms),
+            "event_latency_ms": _percentiles(self._event_latencies_ms),
             "stage_ms": {stage: round(ms, 3) for stage, ms in self._stage_ms.items()},
         }
 

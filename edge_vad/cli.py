@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     # Before numpy is imported: its thread pool and the backend's fight for the cores, and frames are small.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # ONNX Runtime 1.29 and later report their use to their maker unless this is set before they are imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     verb, rest = arguments[0], arguments[1:]
     if verb not in COMMANDS:
         sys.stderr.write(f"edge-vad: no command {verb!r}{did_you_mean(verb, COMMANDS)}; see edge-vad --help\n")

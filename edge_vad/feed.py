@@ -78,9 +78,9 @@ class StoredFeed(Feed):
 
     def __init__(self, source: str, fps: float | None) -> None:
         super().__init__()
-        self._camera = open_camera(source, fps)
-        self.n_frames = self._camera.n_frames
-        self._frames = self._camera.frames()
+        self.camera = open_camera(source, fps)
+        self.n_frames = self.camera.n_frames
+        self._frames = self.camera.frames()
         self._ended = False
 
     def poll(self) -> tuple[Frame | None, list[Notice]]:
@@ -96,7 +96,7 @@ class StoredFeed(Feed):
         return self._ended
 
     def close(self) -> None:
-        self._camera.close()
+        self.camera.close()
 
 
 class LiveFeed(Feed):

@@ -53,6 +53,7 @@ TimeoutStopSec=10
 KillMode=mixed
 OOMPolicy=continue
 MemoryMax=75%
+Environment=ORT_DISABLE_TELEMETRY=1
 SyslogIdentifier={log_name}
 LogRateLimitIntervalSec=30
 LogRateLimitBurst=1000
@@ -83,7 +84,7 @@ RestrictSUIDSGID=yes
 LockPersonality=yes
 # AF_NETLINK: how libudev finds cameras.
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-SystemCallArchitectures=native
+{network}SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged
 SystemCallErrorNumber=EPERM
@@ -103,6 +104,12 @@ DeviceAllow=/dev/vcio rw
 DeviceAllow=/dev/vchiq rw"""
 # A Jetson's cameras and GPUs have dozens of device files, and a socket of the camera service in /tmp.
 OPEN_DEVICES = "DevicePolicy=auto"
+LOCAL_SINKS = ("jsonl", "gpio")
+LOCAL_CAMERAS = ("/dev/", "v4l2:", "picamera2:", "csi:", "synthetic:", "images:", "opencv:/")
+NO_NETWORK = """# Nothing in the configuration is reached over a network: none is.
+IPAddressDeny=any
+IPAddressAllow=localhost
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,7 @@ def service_of(config: Path, user: str | None = None, python: str = sys.executab
         paths=_path_lines(device, config if hidden else None),
         home="read-only" if any(str(path).startswith(HOMES) for path in read) else "yes",
         private_tmp="no" if jetson else "yes",
+        network=NO_NETWORK if _is_local(device) else "",
         devices=OPEN_DEVICES if jetson or profile.inference.device != "cpu" else DEVICES,
     )
     return Service(file_name(device.name), text)
@@ -247,6 +255,13 @@ def _written(device: Device) -> set[Path]:
     return stores | ({Path(device.data)} if device.data else set()) | {path.parent for path in _sink_files(device)}
 
 
+def _is_local(device: Device) -> bool:
+    """Whether cameras, sinks and page need no network; what is not known may need it."""
+    cameras = all(c.source.startswith(LOCAL_CAMERAS) or c.source.isdigit() for c in device.cameras.values())
+    sinks = all(sink.partition(":")[0] in LOCAL_SINKS for sink in device.sinks)
+    return cameras and sinks and (not device.page.enabled or device.page.host in ("127.0.0.1", "::1", "localhost"))
+
+
 def _in_state(path: Path) -> bool:
     return path == STATE or STATE in path.parents
 
@@ -260,10 +275,8 @@ def _check_readable(device: Device, user: User, python: str) -> None:
             raise ProfileError(f"{path}: is not there; the service would not start")
         if not user.may_read(path):
             really = f" ({path.resolve()})" if path.resolve() != path else ""
-            raise ProfileError(
-                f"{path}{really}: the service's user {user.name} may not read it; move it (/opt, /etc/edge-vad, {STATE}), or "
-                "let the service run as a user who may: --user NAME"
-            )
+            advice = f"move it (/opt, /etc/edge-vad, {STATE}), or run as a user who may: --user NAME"
+            raise ProfileError(f"{path}{really}: the service's user {user.name} may not read it; {advice}")
 
 
 def _check_folders(config: Path, device: Device, user: str | None) -> None:

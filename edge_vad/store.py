@@ -93,7 +93,7 @@ class Store:
 
     def find(self, prefix: str) -> str:
         """The one installed id that begins with ``prefix``. Raises StoreError."""
-        found = [name for name in self._installed() if name.startswith(prefix)]
+        found = [name for name in self._installed() if prefix and name.startswith(prefix)]
         if len(found) != 1:
             problem = "no bundle" if not found else f"{len(found)} bundles"
             raise StoreError(f"{self.folder}: {problem} with an id that begins with {prefix!r}; see edge-vad store list")

@@ -26,6 +26,7 @@ BLOCK_BYTES = 65536
 LINGER_BYTES, LINGER_S = 2**20, 1.0
 MAX_EVENTS, USUAL_EVENTS = 200, 50
 OPEN = ("/healthz", "/page.css", "/icon.svg")  # without the token: they tell nothing
+WRONG = b'<p class="wrong" role="alert">That is not the token.</p>'
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -95,17 +96,19 @@ class Request(BaseHTTPRequestHandler):
         elif address.path == "/" and self.server.access.is_token(query.get("token", "")):
             self._send_static("/index.html", headers={"Set-Cookie": self.server.access.cookie()})
         elif address.path not in OPEN and not self._allowed():
-            self._refuse(address.path)
+            self._refuse(address.path, "token" in query)
         else:
             self._route(address.path, query)
 
     def _allowed(self) -> bool:
         return self.server.access.allowed(self.headers.get("Authorization"), self.headers.get("Cookie"))
 
-    def _refuse(self, path: str) -> None:
+    def _refuse(self, path: str, tried: bool) -> None:
         headers = {"WWW-Authenticate": 'Bearer realm="edge-vad"'}
         if path == "/":
-            self._send_static("/sign_in.html", HTTPStatus.UNAUTHORIZED, headers)
+            kind, form = self.server.static["/sign_in.html"]
+            body = form.replace(b"<!-- wrong -->", WRONG) if tried else form
+            self._send(HTTPStatus.UNAUTHORIZED, body, kind, headers)
         else:
             self._send(HTTPStatus.UNAUTHORIZED, b"the token is missing or wrong\n", headers=headers)
 
@@ -204,9 +207,9 @@ class Request(BaseHTTPRequestHandler):
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
         self._send(HTTPStatus.OK, text.encode(), "application/json")
 
-    def _send_static(self, path: str, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None) -> None:
+    def _send_static(self, path: str, headers: dict[str, str] | None = None) -> None:
         kind, body = self.server.static[path]
-        self._send(status, body, kind, headers)
+        self._send(HTTPStatus.OK, body, kind, headers)
 
     def _not_found(self) -> None:
         self._send(HTTPStatus.NOT_FOUND, b"there is nothing here\n")

@@ -16,9 +16,10 @@ export class Camera {
     this.chart = new Chart(name);
     this.chip = el("span", { class: "chip" });
     this.now = el("b", {}, "–");
-    this.picture = el("img", { alt: `Live picture of ${name}` });
+    this.picture = null; // the element that is shown
     this.none = el("p", { class: "none" }, "No picture yet");
-    this.frame = el("div", { class: "frame" }, this.picture, this.none);
+    this.note = el("p", { class: "note" });
+    this.frame = el("div", { class: "frame" }, this.none, this.note);
     this.map = el("input", { type: "checkbox", checked: true });
     this.stages = svg("svg", { class: "stages", height: 14, width: "100%", "aria-hidden": "true" });
     this.legend = el("ul", { class: "legend" });
@@ -26,7 +27,7 @@ export class Camera {
     this.counts = el("dl", { class: "counts" });
     this.bundle = el("p", { class: "soft bundle" });
     this.element = this.layout();
-    this.hasPicture = false;
+    this.hasPicture = this.running = false;
     this.onScreen = true;
     new IntersectionObserver(([entry]) => (this.onScreen = entry.isIntersecting)).observe(this.frame);
     this.map.addEventListener("change", () => this.load());
@@ -60,16 +61,19 @@ export class Camera {
 
   update(status, alarm) {
     const bad = status.state === "lost" || status.state === "failed";
+    this.running = status.state === "running";
     const warning = VIEWS[status.view] || (status.degraded ? "Cannot keep up" : null);
     say(this.chip, alarm ? "Alarm" : bad ? STATES[status.state] : warning || STATES[status.state] || words(status.state));
     this.chip.className = `chip ${alarm || bad ? "bad" : warning ? "warn" : "good"}`;
     this.element.classList.toggle("alarm", alarm);
-    this.chip.title = status.reason || "";
-    say(this.now, score(status.score));
-    this.now.className = status.score >= 1 ? "high" : "";
+    say(this.note, bad ? status.reason || STATES[status.state] : "");
+    this.note.hidden = !bad;
+    this.frame.classList.toggle("old", bad);
+    say(this.now, bad ? "–" : score(status.score));
+    this.now.className = !bad && status.score >= 1 ? "high" : "";
     this.hasPicture = Boolean(status.picture);
     if (status.picture) this.frame.style.aspectRatio = status.picture.join(" / ");
-    this.none.hidden = this.hasPicture;
+    this.none.hidden = this.hasPicture || bad;
     this.drawStages(status.stage_ms || {});
     this.tellCounts(status);
     const trial = status.on_trial ? ", on trial" : "";
@@ -100,7 +104,7 @@ export class Camera {
       return bar;
     });
     this.stages.replaceChildren(...bars);
-    say(this.total, total ? ms(total) : "");
+    say(this.total, total ? ms(total) : "–");
     const keys = entries.map(([name]) => name).join("\n");
     if (this.legend.dataset.names !== keys) {
       this.legend.dataset.names = keys;
@@ -115,16 +119,24 @@ export class Camera {
   async watch() {
     for (;;) {
       await visible();
-      const good = this.hasPicture && this.onScreen ? await this.load() : true;
+      const wanted = this.hasPicture && this.onScreen && (this.running || !this.picture);
+      const good = wanted ? await this.load() : true;
       await new Promise((resolve) => setTimeout(resolve, good ? PICTURE_MS : RETRY_MS));
     }
   }
 
-  load() {
-    return new Promise((resolve) => {
-      this.picture.onload = () => resolve(true);
-      this.picture.onerror = () => resolve(false);
-      this.picture.src = `/live/${this.name}.jpg?map=${this.map.checked ? 1 : 0}&t=${Date.now()}`;
-    });
+  // The picture before stays until the next one is there, and for as long as there is none.
+  async load() {
+    const next = el("img", { alt: `Live picture of ${this.name}` });
+    next.src = `/live/${this.name}.jpg?map=${this.map.checked ? 1 : 0}&t=${Date.now()}`;
+    try {
+      await next.decode();
+    } catch {
+      return false;
+    }
+    if (this.picture) this.picture.replaceWith(next);
+    else this.frame.prepend(next);
+    this.picture = next;
+    return true;
   }
 }

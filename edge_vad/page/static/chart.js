@@ -6,11 +6,12 @@ const HEIGHT = 150;
 const LEFT = 30, RIGHT = 8, TOP = 8, BOTTOM = 22;
 const GAP_S = 5; // without a score: the line is interrupted
 const HIGHEST = 4; // of the drawing; peaks above are cut
+const NOTHING = { t: [], score: [], stretches: [], threshold: 1, window_s: 600, now_s: 0 };
 let drawn = 0;
 
 export class Chart {
   constructor(camera) {
-    this.data = null;
+    this.data = NOTHING;
     this.cursor = null; // index of a score
     this.above = `above-${drawn}`;
     this.below = `below-${drawn++}`;
@@ -30,7 +31,7 @@ export class Chart {
   }
 
   update(data) {
-    this.data = data;
+    this.data = data.now_s == null ? NOTHING : data;
     this.cursor = null;
     if (this.held != null) this.cursor = nearest(data.t, this.held);
     this.draw();
@@ -39,7 +40,7 @@ export class Chart {
   draw() {
     const width = this.box.clientWidth;
     const data = this.data;
-    if (!width || !data) return;
+    if (!width) return;
     this.width = width;
     this.bottom = HEIGHT - BOTTOM;
     this.top = Math.min(Math.max(1.6, 1.1 * Math.max(...data.score, 0)), HIGHEST);
@@ -95,7 +96,7 @@ export class Chart {
     const step = this.width < 420 ? 5 : 2;
     const labels = [];
     for (let minute = 0; minute * 60 <= this.data.window_s; minute += step) {
-      const x = this.x((this.data.now_s ?? 0) - 60 * minute);
+      const x = this.x(this.data.now_s - 60 * minute);
       const anchor = minute === 0 ? "end" : minute * 60 === this.data.window_s ? "start" : "middle";
       const name = minute === 0 ? "now" : minute * 60 === this.data.window_s ? `−${minute} min` : `−${minute}`;
       labels.push(this.text(name, x, HEIGHT - 6, anchor));
@@ -132,7 +133,7 @@ export class Chart {
   }
 
   point(offset) {
-    if (!this.data || !this.data.t.length) return;
+    if (!this.data.t.length) return;
     const share = offset == null ? null : (offset - LEFT) / (this.width - LEFT - RIGHT);
     this.held = share == null ? null : this.data.now_s - (1 - share) * this.data.window_s;
     this.cursor = share == null ? null : nearest(this.data.t, this.held);
@@ -141,7 +142,7 @@ export class Chart {
 
   step(event) {
     const steps = { ArrowLeft: -1, ArrowRight: 1, PageDown: -60, PageUp: 60, Home: -Infinity, End: Infinity };
-    if (!(event.key in steps) || !this.data?.t.length) return;
+    if (!(event.key in steps) || !this.data.t.length) return;
     event.preventDefault();
     const last = this.data.t.length - 1;
     this.cursor = Math.min(Math.max((this.cursor ?? last) + steps[event.key], 0), last);

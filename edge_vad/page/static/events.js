@@ -68,10 +68,10 @@ function thumbnail(event) {
   return el("img", { src: event.snapshot, alt: "", width: 96, height: 64, loading: "lazy" });
 }
 
-// The component that stands out most: what was unusual.
+// The component that stands out most.
 function because(event) {
   const highest = Object.entries(event.components || {}).sort(([, a], [, b]) => b - a)[0];
-  return highest && highest[1] > 0 ? `, mostly ${words(highest[0])}` : "";
+  return highest && highest[1] > 0 ? ` · ${words(highest[0])}` : "";
 }
 
 function links(event, title) {

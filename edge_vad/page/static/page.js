@@ -53,13 +53,13 @@ function tellState(status, alarms) {
   const alarm = running && alarms.size > 0;
   const text = alarm ? "Alarm" : running ? "All well" : status.state === "starting" ? "Starting" : `Camera ${words(status.state)}`;
   say(byId("state"), text);
-  byId("state").className = `chip ${alarm || !running ? "bad" : "good"}`;
-  document.title = `${alarm || !running ? `${text} · ` : ""}${status.unit}`;
+  const bad = alarm || !(running || status.state === "starting");
+  byId("state").className = `chip ${bad ? "bad" : running ? "good" : ""}`;
+  document.title = `${bad ? `${text} · ` : ""}${status.unit}`;
   const temperature = status.device?.temperature_c;
   describe(byId("facts"), [
     ["Up ", duration(status.uptime_s)],
     ...(temperature == null ? [] : [["Temperature", `${temperature.toFixed(0)} °C`, temperature >= 80 ? "bad" : ""]]),
-    ["Cameras", String(Object.keys(status.cameras).length)],
   ]);
 }
 

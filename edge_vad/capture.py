@@ -70,6 +70,7 @@ class Capture:
         self._socket = ours
         self._memory: mmap.mmap | None = None
         self._geometry: Geometry | None = None
+        self._ended = ""
         self.n_frames = 0
 
     def fileno(self) -> int:
@@ -86,6 +87,8 @@ class Capture:
 
         SourceError when the camera has ended, with its reason. `Frame.index` counts what the camera captured.
         """
+        if self._ended:
+            raise SourceError(self._ended)
         newest: dict[str, Any] | None = None
         try:
             for message in self._messages():
@@ -94,10 +97,10 @@ class Capture:
                 elif "image" in message:
                     newest = None  # frames of the size before cannot be read any more
                 else:
-                    raise SourceError(message["ended"])
-        except SourceError:
+                    self._ended = message["ended"]
+        except SourceError as error:
             if newest is None:
-                raise
+                raise SourceError(self._ended) if self._ended else error from error
         return self._read(newest) if newest else None
 
     def close(self) -> None:
@@ -181,8 +184,7 @@ class _Publisher:
 
     def _prepare(self, frame: Frame) -> None:
         """Shared memory for frames of this size; the parent gets it before the first of them."""
-        if frame.image.dtype != np.uint8 or frame.image.ndim != 3 or frame.image.shape[2] != 3 or frame.luma.ndim != 2:
-            raise SourceError(f"a frame of the shape {frame.image.shape}, {frame.image.dtype}: the camera is broken")
+        _check(frame)
         geometry = Geometry(frame.image.shape[1::-1], frame.luma.shape[::-1])
         if geometry == self._geometry:
             return
@@ -205,6 +207,17 @@ class _Publisher:
             self._channel.send(json.dumps(message).encode())
 
 
+def _check(frame: Frame) -> None:
+    """Whatever a camera's code delivers, the detector gets pictures."""
+    planes = {
+        "image": (frame.image, frame.image.ndim == 3 and frame.image.shape[2] == 3),
+        "luma": (frame.luma, frame.luma.ndim == 2),
+    }
+    for what, (plane, fits) in planes.items():
+        if plane.dtype != np.uint8 or not fits or not 0 < min(plane.shape) <= max(plane.shape) <= MAX_SIDE:
+            raise SourceError(f"a frame of the shape {plane.shape}, {plane.dtype} ({what}): the camera is broken")
+
+
 def main(arguments: list[str]) -> int:
     """The child: publish frames until the camera or the parent ends."""
     _die_with_parent()
@@ -213,6 +226,7 @@ def main(arguments: list[str]) -> int:
     what = json.loads(channel.recv(2**16))
     publisher = _Publisher(channel)
     try:
+        _check_parent(channel)
         with open_camera(what["source"], what["fps"], tuple(what["size"]) if what["size"] else None) as camera:
             for frame in camera.frames():
                 publisher.publish(frame)
@@ -227,3 +241,10 @@ def main(arguments: list[str]) -> int:
 def _die_with_parent() -> None:
     """Also when the parent is killed while the camera blocks: nothing else would end this process then."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+
+
+def _check_parent(channel: socket.socket) -> None:
+    """It may have been killed before this process asked to die with it. Raises BrokenPipeError."""
+    with contextlib.suppress(BlockingIOError):
+        channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        raise BrokenPipeError

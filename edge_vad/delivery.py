@@ -233,8 +233,9 @@ class Outbox:
             if self._late():
                 return False
             self._count_deleted(record)
-            if (record.boot, record.seq) not in self._early:
+            if _id(record) not in self._early:
                 self._deliver(record)
+            self._forget(record)
             self._advance(position, record.seq)
         if batch:
             return True
@@ -250,11 +251,15 @@ class Outbox:
                 return True
             record = self._memory[0]
         self._deliver(record)
-        self._early.append((record.boot, record.seq))
-        with self._changed:
-            if self._memory and self._memory[0] is record:
-                self._memory.popleft()
+        self._early.append(_id(record))
+        self._forget(record)
         return True
+
+    def _forget(self, record: Record) -> None:
+        """It was delivered; it may have been in memory, also when it came from the log."""
+        with self._changed:
+            if self._memory and _id(self._memory[0]) == _id(record):
+                self._memory.popleft()
 
     def _late(self) -> bool:
         return self._closing and time.monotonic() > self._until
@@ -447,6 +452,10 @@ def outbox_name(sink: str) -> str:
         host, _, path = bare.partition("#")[0].partition("/")
         shown = f"{host.partition('?')[0]}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
     return re.sub(r"[^A-Za-z0-9.-]+", "_", f"{kind}_{shown}").strip("_.")[:80]
+
+
+def _id(record: Record) -> tuple[str, int]:
+    return record.boot, record.seq
 
 
 def _unlike(name: str, taken: Sequence[str]) -> str:

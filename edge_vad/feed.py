@@ -207,7 +207,7 @@ class LiveFeed(Feed):
         self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
         if self._lost_at is not None:
             return []  # it was told
-        self._lost_at = now
+        self._lost_at = self._newest_at  # the gap began with the last frame, not when it was noticed
         self.counters.lost += 1
         return [Notice("camera", "lost", {"reason": reason})]
 

@@ -11,8 +11,8 @@ class Notifier:
     """Talks to the service manager where there is one, and to nobody otherwise."""
 
     def __init__(self) -> None:
-        self._address = os.environ.get("NOTIFY_SOCKET", "")
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) if self._address else None
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
 
     def ready(self) -> None:
         """The unit watches."""
@@ -27,7 +27,8 @@ class Notifier:
         self._tell("STOPPING=1")
 
     def _tell(self, text: str) -> None:
-        if self._socket:
-            address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-            with contextlib.suppress(OSError):
-                self._socket.sendto(text.encode(), address)
+        if not self._address:
+            return
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+            manager.setblocking(False)  # one that does not listen must not hold up the frames
+            manager.sendto(text.encode(), self._address)

@@ -1,18 +1,18 @@
 """Cameras and backends tried in a process of their own, with limits: a driver that hangs or crashes stays there.
 
-The parent calls `try_camera` or `try_backend`; the child is this module: python -m edge_vad.probe WHAT < values.json
+The parent calls `try_camera` or `try_backend`; the child is `main`, with the values on standard input.
 """
 
 from __future__ import annotations
 
 import json
 import resource
-import signal
 import subprocess
 import sys
 import time
 from typing import Any
 
+from edge_vad.child import command
 from edge_vad.errors import EdgeVadError
 
 OPENING_S, WATCHING_S, SLACK_S = 20.0, 3.0, 5.0
@@ -39,16 +39,24 @@ def try_backend(name: str, device: str, threads: int) -> dict[str, Any]:
 
 
 def _in_child(what: str, arguments: dict[str, Any], limit_s: float) -> dict[str, Any]:
-    command = [sys.executable, "-m", "edge_vad.probe", what]
-    given = json.dumps(arguments)  # not on the command line: an address may hold a password
     try:
-        child = subprocess.run(command, input=given, capture_output=True, text=True, timeout=limit_s, check=False)
+        child = subprocess.run(
+            command("edge_vad.probe", what),
+            input=json.dumps(arguments),  # not on the command line: an address may hold a password
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=limit_s,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return {"error": f"no answer within {limit_s:g} s"}
+    except OSError as error:
+        return {"error": f"no process can be started: {error.strerror}"}
     try:
         return dict(json.loads(child.stdout.strip().splitlines()[-1]))
     except (ValueError, IndexError):
-        how = signal.Signals(-child.returncode).name if child.returncode < 0 else f"exit code {child.returncode}"
+        how = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
         said = child.stderr.strip().splitlines()
         return {"error": f"the process ended with {how}" + (f": {said[-1]}" if said else "")}
 
@@ -105,7 +113,3 @@ def main(arguments: list[str]) -> int:
         found = {"error": str(error)}
     sys.stdout.write("\n" + json.dumps(found) + "\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -48,7 +48,7 @@ def check_in_child(bundle: Path, bundle_id: str, profile: Profile) -> None:
         raise SelfTestError(f"{bundle}: {why.partition(': ')[2]}")
     if child.returncode < 0:
         why = f"ended by {_signal_name(-child.returncode)}"
-    raise SelfTestError(f"{bundle}: the self-test did not end well (limit {limits.self_test_mb} MB): {why}")
+    raise SelfTestError(f"{bundle}: the self-test did not end well (store.self_test_mb={limits.self_test_mb}): {why}")
 
 
 def _signal_name(number: int) -> str:

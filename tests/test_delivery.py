@@ -594,7 +594,6 @@ def test_a_real_full_disk_that_is_freed_again(tmp_path: Path) -> None:
         log.close()
         found = in_log(place / "log")
         assert found == list(range(found[0], 311)) and delivery.n_lost == 0
-        print(found[0], len(OPENED[0].seqs), len(OPENED[1].seqs), delivery.status(), sorted(set(range(1,311))-set(OPENED[0].seqs)), OPENED[0].seqs==sorted(OPENED[0].seqs))
         assert all(sink.seqs == list(range(1, 311)) for sink in OPENED)
     finally:
         subprocess.run(["umount", place], check=True)

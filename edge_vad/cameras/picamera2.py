@@ -141,12 +141,13 @@ class RaspberryPiCamera(Camera):
 
     def _image(self, request: Any) -> UInt8:
         form, cv2 = self._main["format"], self._cv2
+        conversion = PACKED.get(form)
         with self._module.MappedArray(request, "main", write=False) as mapped:
             if form in PLANAR:
                 return cv2.cvtColor(cv2.merge(self._planes(mapped.array)), cv2.COLOR_YCrCb2RGB)
-            if PACKED[form] is None:
+            if conversion is None:
                 return np.array(mapped.array, order="C")
-            return cv2.cvtColor(mapped.array, getattr(cv2, PACKED[form]))
+            return cv2.cvtColor(mapped.array, getattr(cv2, conversion))
 
     def _planes(self, array: UInt8) -> list[UInt8]:
         """Luma, Cr and Cb in full size. OpenCV's own conversion of these formats takes them for 16..235."""

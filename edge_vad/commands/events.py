@@ -193,8 +193,12 @@ def _seconds(data: Mapping[str, Any]) -> float | None:
 
 
 def _details(data: Mapping[str, Any]) -> str:
-    """Files of an event, and what a record says beside numbers; pictures' contents and boxes stay in the JSON."""
+    """The id and the files of an event, and whatever else a record says; boxes and components stay in the JSON."""
     hidden = ("start_s", "end_s", "gap_s", "start_frame", "end_frame", "peak_frame", "peak_score", "regions", "components")
     shown = {key: value for key, value in data.items() if key not in hidden and isinstance(value, (str, int, float, list))}
-    parts = [f"{key} {' '.join(map(str, value)) if isinstance(value, list) else value}" for key, value in shown.items()]
-    return ", ".join(part for key, part in zip(shown, parts, strict=True) if shown[key] not in ("", []))
+    told = sorted(shown, key=lambda key: (key != "id", key))
+    return ", ".join(f"{key} {_plain(shown[key])}" for key in told if shown[key] not in ("", []))
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -54,10 +54,11 @@ class State:
         """The last status, with the size of each camera's picture and the age of it all; no NaN in it."""
         sizes = {name: live.size for name, live in list(self.cameras.items())}
         cameras = {
-            name: {**camera, "picture": sizes.get(name)} for name, camera in (self._status.get("cameras") or {}).items()
+            name: {**_without(camera, "source"), "picture": sizes.get(name)}  # an address may hold a password
+            for name, camera in (self._status.get("cameras") or {}).items()
         }
         age_s = None if math.isinf(self._status_s) else round(time.monotonic() - self._status_s, 1)
-        told: dict[str, Any] = plain({**self._status, "cameras": cameras, "age_s": age_s})
+        told: dict[str, Any] = plain({**_without(self._status, "recent", "pid"), "cameras": cameras, "age_s": age_s})
         return told
 
     def scores(self, camera: str) -> dict[str, Any] | None:
@@ -91,6 +92,10 @@ class State:
             "clip": media_url(folder, "clip", camera, record.get("clip")),
             "download": media_url(folder, "media", camera, record.get("clip")),
         }
+
+
+def _without(told: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in told.items() if key not in keys}
 
 
 def _stretch(entry: Entry) -> dict[str, Any]:

@@ -16,6 +16,8 @@ class NetworkCamera:
     """An RTSP server in a process of its own."""
 
     def __init__(self) -> None:
+        if not Path(PYTHON).exists():
+            pytest.skip(f"no {PYTHON}, which the RTSP server runs under")
         checked = subprocess.run([PYTHON, str(SERVER), "--check"], capture_output=True, text=True)
         if checked.returncode:
             said = (checked.stderr.strip().splitlines() or ["it ended without a word"])[-1]

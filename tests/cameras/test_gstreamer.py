@@ -79,6 +79,8 @@ def test_without_the_bindings_it_says_what_to_install(monkeypatch: pytest.Monkey
 @pytest.fixture(scope="session")
 def run() -> Run:
     """Runs gstreamer_run.py. NumPy and OpenCV come from this environment where it is of the same Python version."""
+    if not Path(PYTHON).exists():
+        pytest.skip(f"no {PYTHON}, to which the bindings of GStreamer belong")
     version = subprocess.run(
         [PYTHON, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True, check=False
     )

@@ -99,12 +99,16 @@ class Browser:
         return answer["result"].get("value")
 
     def until(self, expression: str, seconds: float = 20.0) -> Any:
-        """Wait until an expression is true."""
-        end = time.monotonic() + seconds
-        while not (value := self.run(expression)):
-            assert time.monotonic() < end, f"not within {seconds} s: {expression}; console: {self.errors}"
+        """Wait until an expression is true; while a page loads, parts of it may be missing."""
+        end, failing = time.monotonic() + seconds, ""
+        while True:
+            try:
+                if value := self.run(expression):
+                    return value
+            except AssertionError as error:
+                failing = str(error)
+            assert time.monotonic() < end, f"not within {seconds} s: {expression}; console: {self.errors}; {failing}"
             time.sleep(0.05)
-        return value
 
     def key(self, name: str) -> None:
         """Press a key."""

@@ -51,7 +51,7 @@ class Camera:
         """A frame with its truth as regions of that score."""
         index = self.shown if index is None else index
         made = self.street.frame(index)
-        found = [Region(*map(float, truth.box), score=score) for truth in self.street.truth(index) if truth.n_pixels > 100]
+        found = [Region(*truth.box, score=score) for truth in self.street.truth(index) if truth.n_pixels > 100]
         return Frame(made.image, made.luma, at_s, index), tuple(found)
 
 
@@ -116,7 +116,7 @@ def write_media(camera: Camera, folder: Path, name: str, n: int = 12) -> None:
     images = [np.ascontiguousarray(camera.street.frame(camera.shown + i).image[..., ::-1]) for i in range(0, n, 2)]
     cv2.imwrite(str(folder / f"{name}.jpg"), images[0])
     height, width = images[0].shape[:2]
-    writer = cv2.VideoWriter(str(folder / f"{name}.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (width, height))
+    writer = cv2.VideoWriter(str(folder / f"{name}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (width, height))
     for image in images:
         writer.write(image)
     writer.release()
@@ -138,6 +138,7 @@ def status(cameras: list[Camera], **states: str) -> dict[str, Any]:
         "unit": "north-gate",
         "state": bad[0] if bad else "running",
         "pid": 1,
+        "recent": [],
         "uptime_s": 98_200.0,
         "cameras": told,
         "media": {camera.name: {"n_clips": 12, "used_mb": 41.5} for camera in cameras},
@@ -166,6 +167,7 @@ def camera_status(camera: Camera, state: str) -> dict[str, Any]:
         "view": "clear",
         "degraded": False,
         "score": camera.score(0),
+        "fps": 10.0,
         "captured": 982_140,
         "scored": 980_020,
         "dropped": 2120,

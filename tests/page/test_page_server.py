@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,11 @@ class Answer:
         return json.loads(self.body)
 
 
-def port_of(page: StatusPage) -> int:
-    return int(page.url.rstrip("/").rpartition(":")[2])
+def port_of(page: StatusPage | int) -> int:
+    return page if isinstance(page, int) else int(page.url.rstrip("/").rpartition(":")[2])
 
 
-def ask(page: StatusPage, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
+def ask(page: StatusPage | int, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
     connection = http.client.HTTPConnection("127.0.0.1", port_of(page), timeout=10)
     try:
         connection.request(method, path, body, headers)
@@ -418,6 +418,7 @@ def test_the_status_is_the_units_with_the_size_of_the_pictures(page: StatusPage)
     told = ask(page, "/api/status").json
     assert told["unit"] == "north-gate" and set(told["cameras"]) == {"gate", "yard"} and told["age_s"] >= 0
     assert told["cameras"]["gate"]["picture"] == [360, 240] and told["cameras"]["gate"]["stage_ms"] == STAGE_MS
+    assert "source" not in told["cameras"]["gate"] and "recent" not in told  # what the page does not need stays here
 
 
 def test_before_the_first_status_the_unit_is_starting() -> None:
@@ -664,3 +665,45 @@ def test_seeing_costs_next_to_nothing_when_nobody_looks() -> None:
         for i in range(n):
             page.see("gate", *pairs[i % 3])
         assert 1000 * (time.thread_time() - start) / n < 0.05
+
+
+# A whole unit
+
+
+def until(ask_once: Callable[[], Any], good: Callable[[Any], Any], seconds: float = 60.0) -> Any:
+    """The first good answer of a unit that is starting."""
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError):
+            if good(found := ask_once()):
+                return found
+        assert time.monotonic() < end, "the unit has not started"
+        time.sleep(0.1)
+
+
+def test_a_running_unit_shows_itself(tiny_bundle: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = tmp_path / "device.yaml"
+    config.write_text(
+        f"name: north-gate\nruntime: {tmp_path}\ndata: {tmp_path / 'data'}\nsinks: []\n"
+        f"cameras: {{gate: {{source: 'synthetic:seed=3,size=180x120', bundle: {tiny_bundle}}}}}\n"
+        f"media: {{snapshots: false, clips: false}}\npage: {{enabled: true, port: {port}}}\n"
+    )
+    command = [sys.executable, "-m", "edge_vad", "run", "--config", str(config)]
+    unit = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        told = until(lambda: ask(port, "/api/status").json, lambda told: told["state"] == "running" and told["cameras"])
+        assert told["unit"] == "north-gate" and told["cameras"]["gate"]["picture"] == [180, 120]
+        scores = until(lambda: ask(port, "/api/scores?camera=gate").json, lambda told: len(told["t"]) > 3)
+        assert 0 <= scores["now_s"] - scores["t"][-1] < 5
+        assert decoded(ask(port, "/live/gate.jpg").body).shape == (120, 180, 3)
+        assert ask(port, "/api/events").json["notices"][-1]["kind"] == "started" and ask(port, "/healthz").status == 200
+        started = time.monotonic()
+        unit.terminate()
+        _, said = unit.communicate(timeout=15)
+        assert unit.returncode == 0 and time.monotonic() - started < 5, said
+    finally:
+        unit.kill()
+        unit.communicate()

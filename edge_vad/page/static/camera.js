@@ -7,7 +7,7 @@ import { count, describe, el, ms, number, percent, say, score, svg, words } from
 const PICTURE_MS = 330; // between two pictures
 const RETRY_MS = 2000;
 const WIDE = "(min-width: 48rem)"; // as in page.css
-const STATES = { running: "Watching", lost: "Camera lost", failed: "Failed", ended: "Ended" };
+const STATES = { running: "Watching", connecting: "Connecting", lost: "Camera lost", failed: "Failed", ended: "Ended" };
 const VIEWS = { black: "Picture is black", covered: "Lens is covered", frozen: "Picture is frozen" };
 
 export class Camera {
@@ -62,12 +62,14 @@ export class Camera {
   update(status, alarm) {
     const bad = status.state === "lost" || status.state === "failed";
     this.running = status.state === "running";
-    const warning = VIEWS[status.view] || (status.degraded ? "Cannot keep up" : null);
+    const trouble = status.reason ? "Trouble" : status.degraded ? "Cannot keep up" : null;
+    const warning = this.running ? VIEWS[status.view] || trouble : null;
+    const state = alarm || bad ? "bad" : warning ? "warn" : this.running ? "good" : "";
     say(this.chip, alarm ? "Alarm" : bad ? STATES[status.state] : warning || STATES[status.state] || words(status.state));
-    this.chip.className = `chip ${alarm || bad ? "bad" : warning ? "warn" : "good"}`;
+    this.chip.className = `chip ${state}`;
     this.element.classList.toggle("alarm", alarm);
-    say(this.note, bad ? status.reason || STATES[status.state] : "");
-    this.note.hidden = !bad;
+    say(this.note, status.reason || (bad ? STATES[status.state] : ""));
+    this.note.hidden = !this.note.textContent;
     this.frame.classList.toggle("old", bad);
     say(this.now, bad ? "–" : score(status.score));
     this.now.className = !bad && status.score >= 1 ? "high" : "";
@@ -84,12 +86,13 @@ export class Camera {
   tellCounts(status) {
     const latency = status.latency_ms || {};
     describe(this.counts, [
+      ["Rate", status.fps == null ? "–" : `${status.fps.toFixed(1)} fps`],
       ["Captured", count(status.captured)],
       ["Scored", count(status.scored)],
       ["Dropped", `${count(status.dropped)} (${percent(status.dropped, status.captured)})`],
       ["Camera lost", status.lost === 1 ? "once" : `${count(status.lost)} times`],
       ["Events", count(status.events)],
-      ["Latency p50, p99", latency.p50 == null ? "–" : `${number(latency.p50)}, ${ms(latency.p99)}`],
+      ["Latency", latency.p50 == null ? "–" : `${ms(latency.p50)}, p99 ${number(latency.p99)}`],
     ]);
   }
 

@@ -4,10 +4,17 @@ import { Camera } from "./camera.js";
 import { Events, tellNotices } from "./events.js";
 import { tellHealth } from "./health.js";
 import { ask, poll } from "./poll.js";
-import { describe, duration, el, say, words } from "./text.js";
+import { describe, duration, say } from "./text.js";
 
 const PERIOD_MS = 2000;
 const STALE_S = 10;
+const STATES = {
+  running: "All well",
+  starting: "Starting",
+  connecting: "Connecting",
+  lost: "Camera lost",
+  failed: "Camera failed",
+};
 const byId = (id) => document.getElementById(id);
 const cameras = new Map();
 const events = new Events();
@@ -51,9 +58,9 @@ function show(status, { events: found, notices }) {
 function tellState(status, alarms) {
   const running = status.state === "running";
   const alarm = running && alarms.size > 0;
-  const text = alarm ? "Alarm" : running ? "All well" : status.state === "starting" ? "Starting" : `Camera ${words(status.state)}`;
+  const text = alarm ? "Alarm" : STATES[status.state] || "Stopping";
   say(byId("state"), text);
-  const bad = alarm || !(running || status.state === "starting");
+  const bad = alarm || status.state === "lost" || status.state === "failed";
   byId("state").className = `chip ${bad ? "bad" : running ? "good" : ""}`;
   document.title = `${bad ? `${text} · ` : ""}${status.unit}`;
   const temperature = status.device?.temperature_c;

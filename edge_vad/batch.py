@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from edge_vad.errors import BackendError
 from edge_vad.types import Float32, UInt8
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def run_together(works: Sequence[Steps[T]]) -> list[T | Exception]:
         try:
             for i, taps in zip(group, _encode(list(group.values())), strict=True):
                 advance(i, taps)
-        except BackendError as error:
+        except Exception as error:
             results.update(dict.fromkeys(group, error))
     return [results[i] for i in range(len(works))]
 

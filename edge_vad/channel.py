@@ -15,7 +15,7 @@ import numpy as np
 from edge_vad.bundle import Bundle, read_bundle
 from edge_vad.detector import Detector
 from edge_vad.device import CameraSettings
-from edge_vad.errors import BackendError, BundleError, EdgeVadError, SourceError
+from edge_vad.errors import EdgeVadError, SourceError
 from edge_vad.feed import Feed, LiveFeed, Notice, open_feed
 from edge_vad.profile import Profile
 from edge_vad.record import Type, event_data
@@ -42,6 +42,8 @@ class Load:
 
     def update(self, now: float, captured: int, dropped: int) -> bool | None:
         """Counters since the start; the new state when it has changed, else None."""
+        if self._samples and now - self._samples[-1][0] < LOAD_S / 60:
+            return None  # a sample a second: memory does not grow with the frame rate
         self._samples.append((now, captured, dropped))
         while len(self._samples) > 2 and now - self._samples[1][0] >= LOAD_S:
             self._samples.popleft()
@@ -75,7 +77,7 @@ class Channel:
         self._load = Load()
         self._wrong_size: tuple[int, int] | None = None
         self._first_scored_s: float | None = None
-        self._confirmed = settings.store is None
+        self._confirmed = settings.store is None or self._store.attempts_made is None
         self.last: Result | None = None
         self.n_scored = self.n_events = self.n_skipped = 0
         self._latencies_ms: deque[float] = deque(maxlen=N_LATENCIES)  # from exposure to the end of the work on a frame
@@ -130,12 +132,12 @@ class Channel:
         Costs the frame that the last one failed on. Raises SourceError when none can run the bundle.
         """
         self.n_skipped += 1
-        self._sessions.discard(self._backends[self._backend])
+        self._sessions.discard(self._backends[self._backend], self._epoch)
         for step in range(1, len(self._backends) + 1):
             self._backend = (self._backend + 1) % len(self._backends)
             try:
                 self.detector = self._open_detector(self.bundle)
-            except (BackendError, BundleError) as error:
+            except EdgeVadError as error:  # also a package that is not installed
                 log.error("backend %s cannot take over: %s", self._backends[self._backend], error)
                 continue
             kind = "replaced" if step < len(self._backends) else "rebuilt"
@@ -224,7 +226,7 @@ class Channel:
     def _fits(self, frame: Frame) -> bool:
         """Whether the picture has the bundle's size. A live camera is asked for it again; nothing is ever stretched."""
         size = (frame.image.shape[1], frame.image.shape[0])
-        if size == self.image_size or not self.feed.live:
+        if self.image_size in (None, size) or not self.feed.live:
             if self._wrong_size is not None:
                 self._wrong_size = None
                 self._emit("camera", "resized", {"size": list(size), "scored": True})
@@ -248,21 +250,45 @@ class Channel:
         """The bundle and its detector on the first allowed backend that can run it."""
         if self._settings.store is None:
             bundle = read_bundle(str(self._settings.bundle), self._profile.trust.load())
-            return bundle, self._open_detector(bundle)
+            return bundle, self._open_on_first(bundle)
         self._store = Store(Path(self._settings.store), self._profile.trust.load(), self._profile.store.attempts)
+        started = self._sessions.started.get(self._settings.store)
+        if started is not None:  # one start of the unit is one attempt, however many cameras it has
+            bundle = self._store.load(started)
+            return bundle, self._open_on_first(bundle)
         before = self._store.current
-        bundle, detector = self._store.start(lambda bundle: (bundle, self._open_detector(bundle)))
+        bundle, detector = self._store.start(lambda bundle: (bundle, self._open_on_first(bundle)))
+        self._sessions.started[self._settings.store] = bundle.id
         if bundle.id != before:
             self._emit("bundle", "rolled_back", {"id": bundle.id, "from": before, **_reason(self._store)})
         return bundle, detector
 
+    def _open_on_first(self, bundle: Bundle) -> Detector:
+        """The detector on the first allowed backend that passes the self-test; the error of the first where none does."""
+        failed: list[EdgeVadError] = []
+        for number, name in enumerate(self._backends):
+            self._backend = number
+            try:
+                detector = self._open_detector(bundle)
+            except EdgeVadError as error:
+                failed.append(error)
+                continue
+            if failed:
+                self._emit("backend", "replaced", {"backend": name, "reason": str(failed[0])})
+            return detector
+        self._backend = 0
+        raise failed[0]
+
     def _open_detector(self, bundle: Bundle) -> Detector:
         name = self._backends[self._backend]
         inference = replace(self._profile.inference, backend=name)
+        self._epoch = self._sessions.epoch(name)
         return Detector.open(bundle, replace(self._profile, inference=inference), backend=self._sessions.backend(name))
 
     def _confirm(self) -> None:
         self._confirmed = True
+        if self._store.attempts_made is None:  # another camera of this unit was first
+            return
         try:
             self._store.confirm(self.bundle.id)
         except EdgeVadError as error:  # detection goes on; the next start counts as one more attempt

@@ -125,7 +125,6 @@ class LiveFeed(Feed):
         self._lost_at: float | None = None
         self._first_index: int | None = None
         self._last_index = 0
-        self._base = 0  # frames that earlier connections captured
 
     @property
     def ended(self) -> bool:
@@ -156,6 +155,10 @@ class LiveFeed(Feed):
         except SourceError as error:
             return None, self._disconnect(now, str(error))
         return frame, self._count(now, frame) if frame is not None else []
+
+    def lost_since(self, moment: float) -> None:
+        """It was told before that this camera is lost: its next frame says that it is back."""
+        self._lost_at = moment
 
     def restart(self, reason: str) -> list[Notice]:
         """Open the device again, after something else than its end: another picture size."""

@@ -1,8 +1,8 @@
 """The golden self-test: frames in the bundle and what a healthy installation computes from them.
 
 Hashes find a damaged file; this finds the other thing: a wrong backend, a broken integer kernel, swapped colours. It
-starts from raw pixels and compares every step that has a number: the banks as they were read, regions, embeddings,
-distances, components, scores, decisions.
+starts from raw pixels and compares every step that has a number: settings and banks as they were read, regions,
+embeddings, distances, components, scores, decisions.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from edge_vad.errors import SelfTestError
 from edge_vad.events import EventSettings
 from edge_vad.methods.base import Method
 from edge_vad.sampling import resize
+from edge_vad.strict import numbers, to_plain
 from edge_vad.types import Frame, UInt8
 
 
@@ -29,6 +30,11 @@ class Tolerance:
     value: float
     score: float
 
+    def of(self, step: str) -> float:
+        """The largest `deviation` of a step."""
+        steps = {"settings": EXACT_SUMS, "bank": EXACT_SUMS, "embedding": self.embedding, "scores": self.score}
+        return steps.get(step, self.value)
+
 
 # By the precision of the networks, three times what was measured (tests/test_golden.py). fp32: weights rounded as tensor
 # cores round them (TF32); two CPU runtimes are 1000 times closer. int8: OpenVINO against ONNX Runtime, whose integer
@@ -40,9 +46,9 @@ TOLERANCES = {
 }
 # Where no network takes part: rounding errors.
 EXACT = Tolerance(0.001, 0.005, 0.01)
-EXACT_SUMS = 1e-6
+EXACT_SUMS = 1e-6  # of banks and settings as they were read
 SMALL, SMALLEST = 0.1, 0.005  # values far below the largest of their column are compared with this part of it, or this
-STEPS = ("bank", "regions", "embedding", "distances", "components", "scores", "decisions")
+STEPS = ("settings", "bank", "regions", "embedding", "distances", "components", "scores", "decisions")
 MAX_FRAMES = 64
 MAX_PIXELS = 2**25  # of one frame
 
@@ -66,7 +72,7 @@ def golden_values(
 ) -> dict[str, np.ndarray]:
     """Everything that is compared, by ``STEP.NAME``: what `Method.golden` gives with one array per component, ``scores``
     (n,) float32 and ``decisions`` (n,) uint8."""
-    values = method.golden(frames)
+    values = {**_as_read(method, calibration), **method.golden(frames)}
     rows = values.pop("components")
     scorer = Scorer(calibration)
     names = sorted(calibration.components)
@@ -80,20 +86,24 @@ def golden_values(
     return values
 
 
+def _as_read(method: Method, calibration: Calibration) -> dict[str, np.ndarray]:
+    return {**method.as_read(), "settings.scoring": np.array(numbers(to_plain(calibration)))}
+
+
 def check_golden(bundle: Bundle, method: Method, calibration: Calibration, events: EventSettings) -> None:
     """Run the golden frames; SelfTestError names the first step whose values are off by more than the tolerance."""
     stored = bundle.golden()
     frames = _stored_frames(stored, method, bundle.calibration["period_s"])
+    tolerance = tolerance_of(bundle)
+    for name, values in _as_read(method, calibration).items():
+        _compare(name, stored.get(name), values, tolerance)
     try:
         computed = golden_values(method, calibration, events, frames)
     except ValueError as error:  # widths and sizes that do not belong together
         raise _failed(f"its frames do not fit the bundle: {error}", REBUILD) from error
-    tolerance = tolerance_of(bundle)
     for name in sorted(stored.keys() | computed.keys(), key=_depth):
-        if name not in stored or name not in computed:
-            raise _failed(f"{name} is {'missing' if name not in stored else 'unknown'}", REBUILD)
         exact = name.partition(".")[2] in method.without_network
-        _compare(name, stored[name], computed[name], EXACT if exact else tolerance)
+        _compare(name, stored.get(name), computed.get(name), EXACT if exact else tolerance)
     expected, decided = stored["scores"], stored["decisions"]
     clear = np.abs(expected - events.enter) > tolerance.score * np.maximum(np.abs(expected), 1)
     if not np.array_equal(decided, expected >= events.enter) or np.any(decided[clear] != computed["decisions"][clear]):
@@ -122,12 +132,14 @@ def _stored_frames(stored: dict[str, np.ndarray], method: Method, period_s: floa
 
 
 def _depth(name: str) -> tuple[int, str]:
-    """Banks and regions before embeddings before distances before scores: the first wrong step is the one to name."""
+    """What was read comes before what is computed from it: the first step that is wrong is the one to name."""
     step = name.partition(".")[0]
     return STEPS.index(step) if step in STEPS else -1, name
 
 
-def _compare(name: str, expected: np.ndarray, found: np.ndarray, tolerance: Tolerance) -> None:
+def _compare(name: str, expected: np.ndarray | None, found: np.ndarray | None, tolerance: Tolerance) -> None:
+    if expected is None or found is None:
+        raise _failed(f"{name} is {'missing' if expected is None else 'unknown'}", REBUILD)
     if found.shape != expected.shape or found.dtype != expected.dtype or np.isinf(expected).any():
         raise _failed(f"{name} has another shape or type", REBUILD)
     if not np.array_equal(np.isnan(expected), np.isnan(found)):
@@ -135,17 +147,19 @@ def _compare(name: str, expected: np.ndarray, found: np.ndarray, tolerance: Tole
     step = name.partition(".")[0]
     if step == "decisions":
         return  # a score on the edge may fall on either side: compared where it is clear
-    allowed = {"bank": EXACT_SUMS, "embedding": tolerance.embedding, "scores": tolerance.score}.get(step, tolerance.value)
-    found_error = deviation(name, expected, found)
-    if not found_error <= allowed:
-        raise _failed(f"{name} differs by {found_error:.2g} (allowed: {allowed:g})", ADVICE)
+    allowed = tolerance.of(step)
+    error = deviation(name, expected, found)
+    if not error <= allowed:
+        raise _failed(f"{name} differs by {error:.2g} (allowed: {allowed:g})", ADVICE)
 
 
 def deviation(name: str, expected: np.ndarray, found: np.ndarray) -> float:
     """The largest difference between two arrays of the step ``name``, in the unit of its tolerance; NaN counts as 0."""
     expected, found = (np.where(np.isnan(v), 0, v).astype(np.float64) for v in (expected, found))
     step, difference = name.partition(".")[0], np.abs(found - expected)
-    if step == "bank":
+    if step == "settings":
+        error = difference / np.maximum(np.abs(expected), EXACT_SUMS)
+    elif step == "bank":
         error = difference / np.maximum(expected[1], 1e-9)
     elif step == "embedding":
         error = np.linalg.norm(difference, axis=1) / (np.linalg.norm(expected, axis=1) + 1e-3)

@@ -11,7 +11,6 @@ The footage must be normal. Stretches in which the present bundle saw an event a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -96,7 +95,8 @@ class Learner:
         self._parts: list[Part] = []
         self._coresets: list[dict[str, Float32]] = []
         self._origins: list[int | None] = []  # of each coreset: its part, where that is kept with all features
-        self._raw: list[Mapping[str, float]] = []
+        self._shares: dict[str, float] = {}  # of each component, summed over the scored frames
+        self._n_scored = 0
         self._n_left_out = 0
         self._n_alarms = 0
         self._start_s: float | None = None
@@ -115,7 +115,9 @@ class Learner:
         self._end_s = frame.timestamp
         if self._method.features is None:  # between two processed frames
             return result
-        self._raw.append(result.components)
+        self._n_scored += 1
+        for name, share in result.components.items():
+            self._shares[name] = self._shares.get(name, 0.0) + share
         self._n_alarms += result.score >= self._scoring.events.enter
         if result.score >= self._scoring.events.enter:
             self._alarm_s = frame.timestamp
@@ -148,7 +150,7 @@ class Learner:
             parts=len(self._parts),
             parts_left_out=self._n_left_out,
             drift=self._drift(),
-            alarm_part_before=self._n_alarms / max(len(self._raw), 1),
+            alarm_part_before=self._n_alarms / max(self._n_scored, 1),
             alarm_part_after=after,
             rows={name: (int((origins[name] != -1).sum()), len(rows)) for name, rows in banks.items()},
         )
@@ -211,7 +213,7 @@ class Learner:
         """Mean of each component's share over the frames, in standard deviations of the footage it was built from."""
         components = self._scoring.calibration.components
         return {
-            name: round(float(np.mean([shares[name] for shares in self._raw])) / component.weight, 2)
+            name: round(self._shares[name] / self._n_scored / component.weight, 2)
             for name, component in components.items()
             if component.weight
         }
@@ -248,7 +250,7 @@ class Learner:
             del manifest[made_anew]
         footage = manifest["footage"]
         footage["clips"] += 1
-        footage["frames_processed"] += len(self._raw)
+        footage["frames_processed"] += self._n_scored
         return {**manifest, "derived_from": self._bundle.id, "written_by": f"edge-vad {edge_vad.__version__} learn"}
 
 

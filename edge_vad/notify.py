@@ -30,5 +30,5 @@ class Notifier:
         if not self._address:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
-            manager.setblocking(False)  # one that does not listen must not hold up the frames
+            manager.settimeout(1.0)  # one that does not listen must not hold up the frames
             manager.sendto(text.encode(), self._address)

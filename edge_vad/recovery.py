@@ -44,7 +44,9 @@ def recovering(kind: type[Backend], on_fault: OnFault) -> type[Backend]:
             outputs = self._backend.run(inputs)
             for name, values in outputs.items():
                 # One NaN or infinity is in the sum too: one pass, no array of booleans.
-                if not np.isfinite(values.sum(dtype=np.float64)):
+                with np.errstate(invalid="ignore"):  # infinities of both signs
+                    total = values.sum(dtype=np.float64)
+                if not np.isfinite(total):
                     raise BackendError(f"the output {name!r} holds values that are not finite")
             return outputs
 
@@ -52,19 +54,33 @@ def recovering(kind: type[Backend], on_fault: OnFault) -> type[Backend]:
 
 
 class Sessions:
-    """The sessions of a unit: cameras that use the same model share one, and the memory it takes."""
+    """The sessions of a unit: cameras that use the same model share one, and the memory it takes.
+
+    started: folder of a store -> id of the bundle that this unit's start took from it.
+    """
 
     def __init__(self, on_fault: OnFault) -> None:
         self._on_fault = on_fault
+        self.started: dict[str, str] = {}
         self._open: dict[tuple[str, str, int, str], Backend] = {}
+        self._epochs: dict[str, int] = {}
 
     def backend(self, name: str) -> type[Backend]:
         """A backend class whose instances are shared."""
         return cast(type[Backend], partial(self._session, name))
 
-    def discard(self, name: str) -> None:
-        """Forget the sessions of a backend that failed: the next one that asks gets a new one."""
-        self._open = {key: session for key, session in self._open.items() if key[0] != name}
+    def epoch(self, name: str) -> int:
+        """How often the sessions of a backend were discarded."""
+        return self._epochs.get(name, 0)
+
+    def discard(self, name: str, epoch: int) -> None:
+        """Forget the sessions of a backend that failed: the next one that asks gets a new one.
+
+        epoch: in which the failed session was opened; of cameras that shared it, the first one discards it for all.
+        """
+        if epoch == self.epoch(name):
+            self._epochs[name] = epoch + 1
+            self._open = {key: session for key, session in self._open.items() if key[0] != name}
 
     def _session(self, name: str, model: bytes, *, threads: int = 1, device: str = "cpu") -> Backend:
         key = (name, sha256(model), threads, device)

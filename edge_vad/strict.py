@@ -98,3 +98,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
     return value
+
+
+def numbers(value: Any) -> list[float]:
+    """Every number in JSON values, in the order of their sorted keys."""
+    if isinstance(value, Mapping):
+        value = [value[key] for key in sorted(value)]
+    if isinstance(value, (list, tuple)):
+        return [number for inner in value for number in numbers(inner)]
+    return [float(value)] if isinstance(value, (int, float)) else []

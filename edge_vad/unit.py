@@ -25,6 +25,7 @@ from edge_vad.delivery import Delivery
 from edge_vad.device import Device
 from edge_vad.errors import BackendError, EdgeVadError, OutputError
 from edge_vad.eventlog import EventLog, read
+from edge_vad.feed import LiveFeed
 from edge_vad.notify import Notifier
 from edge_vad.profile import Profile
 from edge_vad.progress import REFRESH_S, show
@@ -66,6 +67,7 @@ class Unit:
         self._sessions = Sessions(lambda kind, why: self._emit("", "backend", kind, {"reason": why}))
         self._reopen: dict[str, float] = {}
         self._failed: dict[str, str] = {}
+        self._failed_at: dict[str, float] = {}
         for name, settings in device.cameras.items():
             self._channels.append(Channel(name, settings, profile, self._sessions, self._emit))
         self._media: dict[str, Media] = {}
@@ -200,7 +202,8 @@ class Unit:
         channel.error = reason
         channel.close()
         self._failed[channel.name] = reason
-        self._reopen[channel.name] = time.monotonic() + REOPEN_S
+        self._failed_at[channel.name] = time.monotonic()
+        self._reopen[channel.name] = self._failed_at[channel.name] + REOPEN_S
         self._emit(channel.name, "camera", "lost", {"reason": reason})
 
     def _has_ended(self, channel: Channel) -> bool:
@@ -211,10 +214,12 @@ class Unit:
             return
         try:
             fresh = Channel(channel.name, self._device.cameras[channel.name], self._profile, self._sessions, self._emit)
-        except EdgeVadError as error:
+        except Exception as error:
             self._reopen[channel.name] = time.monotonic() + REOPEN_S
             log.error("camera %s cannot be watched yet: %s", channel.name, error)
             return
+        if isinstance(fresh.feed, LiveFeed):
+            fresh.feed.lost_since(self._failed_at[channel.name])
         self._channels[self._channels.index(channel)] = fresh
         del self._failed[channel.name], self._reopen[channel.name]
 
@@ -292,10 +297,11 @@ class Unit:
             self._page.close()
         for channel in self._channels:
             channel.close()
-            if channel.name not in self._failed:
-                for event in channel.end():
+            for event in () if channel.name in self._failed else channel.end():
+                with suppress(BrokenPipeError):  # the log and all other sinks have it
                     self._deliver_event(channel, event, {})
-        self._tell_of_itself("stopped", {"reason": self._stopping or "the footage ended"})
+        with suppress(BrokenPipeError):
+            self._tell_of_itself("stopped", {"reason": self._stopping or "the footage ended"})
         for media in self._media.values():
             media.close(1.5)
         self._delivery.close()

@@ -25,13 +25,13 @@ class ViewMonitor:
     """Follows the picture of one camera."""
 
     def __init__(self) -> None:
-        self.reset()
+        self.state: View = "clear"
         self._usual_edges = 0.0
+        self.reset()
 
     def reset(self) -> None:
-        """Forget the picture before, after a gap; what is usual stays."""
-        self.state: View = "clear"
-        self._candidate: View = "clear"
+        """Forget the picture before, after a gap; what is usual stays, and the state until another one is seen."""
+        self._candidate = self.state
         self._since = self._last_s = -np.inf
         self._before: UInt8 | None = None
 
@@ -50,10 +50,10 @@ class ViewMonitor:
         return found
 
     def _look(self, small: UInt8, timestamp: float) -> View:
+        if float(small.mean()) < BLACK_LEVEL and float(small.std()) < BLACK_LEVEL:
+            return "black"  # also where it repeats itself: no light at all leaves no noise
         if self._before is not None and small.shape == self._before.shape and np.array_equal(small, self._before):
             return "frozen"
-        if float(small.mean()) < BLACK_LEVEL and float(small.std()) < BLACK_LEVEL:
-            return "black"
         edges = _edges(small)
         if edges < COVERED_PART * self._usual_edges:
             return "covered"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tiny
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before any test imports it
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -34,6 +34,20 @@ Members = dict[str, bytes]
 Generator = np.random.Generator
 
 
+def detector_model() -> bytes:
+    """A network with YOLOX's output (1, N, 7): one strided convolution per scale, then one row per cell."""
+    generator = np.random.default_rng(0)
+    weights = {f"w{s}": generator.normal(0, 0.01, (7, 3, s, s)).astype(np.float32) for s in (8, 16, 32)}
+    nodes = []
+    for s in (8, 16, 32):
+        nodes.append(onnx.helper.make_node("Conv", ["images", f"w{s}"], [f"map{s}"], strides=[s, s]))
+        nodes.append(onnx.helper.make_node("Reshape", [f"map{s}", "flat"], [f"cells{s}"]))
+    nodes.append(onnx.helper.make_node("Concat", ["cells8", "cells16", "cells32"], ["planes"], axis=2))
+    nodes.append(onnx.helper.make_node("Transpose", ["planes"], ["boxes"], perm=[0, 2, 1]))
+    constants = {**weights, "flat": np.array([1, 7, -1], np.int64)}
+    return tiny.model(nodes, constants, {"images": [1, 3, "h", "w"]}, {"boxes": [1, "n", 7]})
+
+
 @cache
 def probe_frames() -> list[Any]:
     """Frames that no bundle has seen: people, and then, without a pause, a cyclist."""

@@ -18,7 +18,7 @@ import pytest
 from onnx import numpy_helper
 
 from edge_vad import bundle as bundles
-from edge_vad import features, golden, streams, tensorfile
+from edge_vad import calibration, features, golden, motion, streams, tensorfile
 from edge_vad.backends.base import Backend
 from edge_vad.backends.onnxruntime import OnnxRuntime
 from edge_vad.banks.exact import ExactBank
@@ -27,6 +27,7 @@ from edge_vad.detector import Scoring
 from edge_vad.errors import BundleFormatError
 from edge_vad.manifest import CALIBRATION, GOLDEN, PREPROCESSING, canonical_json
 from edge_vad.methods.base import Method
+from edge_vad.perspective import Perspective
 from edge_vad.plugins import load
 from edge_vad.strict import from_plain
 from edge_vad.types import Float32, Frame, UInt8
@@ -185,7 +186,7 @@ def one_sample_off(image: UInt8, boxes: Float32, width: int, height: int) -> UIn
     return CROPS(image, boxes + np.tile(step, 2), width, height)
 
 
-CROPS = streams.crops
+CROPS, SQUARES = streams.crops, streams.squares
 
 
 def no_pooling(size: int, target: int) -> Float32:
@@ -267,14 +268,6 @@ def scaled(*path: str, by: float) -> Callable[[Bundle, Patch], Bundle]:
     return lambda bundle, _: with_calibration(bundle, change)
 
 
-def pixels_changed(name: str, by: Callable[[float], float]) -> Callable[[Bundle, Patch], Bundle]:
-    def make(bundle: Bundle, _: Patch) -> Bundle:
-        values = [by(v) for v in bundle.preprocessing["preprocessing"][name]]
-        return with_preprocessing(bundle, "preprocessing", **{name: values})
-
-    return make
-
-
 def setting(part: str | None, name: str, by: Callable[[Any], Any]) -> Callable[[Bundle, Patch], Bundle]:
     """A value in preprocessing.json, changed."""
 
@@ -285,32 +278,75 @@ def setting(part: str | None, name: str, by: Callable[[Any], Any]) -> Callable[[
     return make
 
 
+def made_with(kind: type, position: int, change: Callable[[Any], Any]) -> Callable[[Bundle, Patch], Bundle]:
+    """An object that takes its settings, and then uses others."""
+    init = kind.__init__  # type: ignore[misc]
+
+    def other(self: Any, *arguments: Any) -> None:
+        changed = list(arguments)
+        changed[position] = change(changed[position])
+        init(self, *changed)
+
+    return replaced(kind, "__init__", other)
+
+
+def result_changed(owner: Any, name: str, change: Callable[[Any], Any]) -> Callable[[Bundle, Patch], Bundle]:
+    """A function whose result is another one."""
+    right = getattr(owner, name)
+    return replaced(owner, name, lambda *arguments, **named: change(right(*arguments, **named)))
+
+
+def pixels(**changes: Callable[[float], float]) -> Callable[[Bundle, Patch], Bundle]:
+    """An encoder that is fed with another mean or scale."""
+    return made_with(
+        features.Encoder,
+        1,
+        lambda found: replace(found, **{name: tuple(map(by, getattr(found, name))) for name, by in changes.items()}),
+    )
+
+
 NETWORK = r"embedding\.(spatial|temporal)"
 WEIGHT = ("calibration", "components", "spatial", "weight")
 
 FAULTS = [
+    # What goes in.
     Fault("the colours of the frames are swapped", r"embedding\.spatial", frames_changed(swapped)),
-    Fault("colours enter the encoder in another order", r"embedding\.spatial",
-          lambda b, _: with_preprocessing(b, "preprocessing", colour_order="BGR")),
     Fault("luma has the weights of swapped colours", r"embedding\.(temporal|velocity)", frames_changed(blue_luma)),
-    Fault("another mean", NETWORK, pixels_changed("mean", lambda v: v + 80)),
-    Fault("no mean", NETWORK, pixels_changed("mean", lambda _: 0.0)),
-    Fault("another scale", rf"{NETWORK}|components\.temporal", pixels_changed("std", lambda v: v * 1.3)),
-    Fault("no scale", NETWORK, pixels_changed("std", lambda _: 1.0)),
+    Fault("colours enter the encoder in another order", r"embedding\.spatial",
+          setting("preprocessing", "colour_order", lambda _: "BGR")),
+    Fault("another mean", r"embedding\.spatial", pixels(mean=lambda v: v + 80)),
+    Fault("no mean", r"embedding\.spatial", pixels(mean=lambda _: 0.0)),
+    Fault("another scale", rf"{NETWORK}|components\.temporal", pixels(std=lambda v: v * 1.3)),
+    Fault("no scale", NETWORK, pixels(std=lambda _: 1.0)),
+    Fault("crops without interpolation", r"embedding\.spatial", replaced(streams, "crops", nearest)),
+    Fault("crops one sample off", NETWORK, replaced(streams, "crops", one_sample_off)),
+    Fault("larger crops", r"embedding\.spatial",
+          replaced(streams, "squares", lambda boxes, enlarge: SQUARES(boxes, enlarge * 1.25))),
+    # Which regions there are, and how they move.
+    Fault("another motion threshold", r"regions\.motion",
+          made_with(motion.RgbDifference, 0, lambda found: replace(found, threshold=found.threshold + 4))),
+    Fault("another lag", r"regions\.motion",
+          made_with(motion.RgbDifference, 0, lambda found: replace(found, lag_s=2 * found.lag_s))),
+    Fault("regions too small", r"regions\.motion", result_changed(Perspective, "height", lambda height: height * 0.9)),
+    Fault("speeds upside down", r"embedding\.(temporal|velocity)",
+          result_changed(streams, "velocities", lambda found: found * np.array([1, -1], np.float32))),
+    Fault("speeds too large", r"embedding\.(temporal|velocity)", result_changed(streams, "velocities", lambda v: v * 1.05)),
+    Fault("no tracks", r"embedding\.temporal", result_changed(streams, "link", lambda found: np.full_like(found, -1))),
+    # The network.
     Fault("another encoder of the same shape", r"embedding\.spatial",
           lambda b, _: with_members(b, {"encoder/encoder.onnx": other_weights(b)})),
     Fault("taps in another order", r"embedding\.spatial", setting("preprocessing", "taps", lambda v: v[::-1])),
+    Fault("a kernel that saturates", NETWORK, outputs_changed(saturated)),
+    Fault("a kernel that wraps around", NETWORK, outputs_changed(wrapped)),
+    Fault("a kernel that leaves out channels", NETWORK, outputs_changed(without_channels)),
+    Fault("a kernel with a wrong zero point", NETWORK, outputs_changed(zero_point_off)),
+    # What is made of its output.
     Fault("no pooling", r"embedding\.spatial", replaced(features, "_average_pooling", no_pooling)),
     Fault("half of the pooling", r"embedding\.spatial", replaced(features, "_average_pooling", means_only)),
     Fault("maxima in the place of means", r"embedding\.spatial", replaced(streams, "spatial_patches", largest_patches)),
     Fault("another pooling over space", r"embedding\.temporal", setting("local", "pooling_infer", lambda _: "maximum")),
     Fault("another pooling over time", r"embedding\.spatial", setting("local", "temporal_pooling", lambda _: "average")),
-    Fault("crops without interpolation", r"embedding\.spatial", replaced(streams, "crops", nearest)),
-    Fault("crops one sample off", NETWORK, replaced(streams, "crops", one_sample_off)),
-    Fault("a kernel that saturates", NETWORK, outputs_changed(saturated)),
-    Fault("a kernel that wraps around", NETWORK, outputs_changed(wrapped)),
-    Fault("a kernel that leaves out channels", NETWORK, outputs_changed(without_channels)),
-    Fault("a kernel with a wrong zero point", NETWORK, outputs_changed(zero_point_off)),
+    # The banks and the search.
     Fault("columns of a bank in another order", r"bank\.spatial",
           lambda b, _: with_rows(b, "spatial", lambda rows: np.roll(rows, 1, axis=1))),
     Fault("a bank of other rows", r"bank\.spatial", lambda b, _: with_rows(b, "spatial", shuffled_rows)),
@@ -320,23 +356,24 @@ FAULTS = [
     Fault("INT8 rows without their sign", r"bank\.spatial", int8_rows_read(codes_unsigned)),
     Fault("the second neighbours", r"(distances|components)\.spatial", replaced(ExactBank, "search", second_neighbours)),
     Fault("squared distances", r"distances\.spatial", replaced(ExactBank, "search", squared_distances)),
-    Fault("speeds upside down", r"embedding\.(temporal|velocity)",
-          replaced(streams, "velocities", lambda *a: VELOCITIES(*a) * np.array([1, -1], np.float32))),
-    Fault("no tracks", r"embedding\.temporal",
-          replaced(streams, "link", lambda boxes, *_: np.full(len(boxes), -1, np.intp))),
-    Fault("another motion threshold", r"regions\.motion", setting("motion", "threshold", lambda v: v + 4)),
-    Fault("another lag", r"regions\.motion", setting("motion", "lag_s", lambda v: v * 2)),
-    Fault("another perspective", r"regions\.motion", setting("perspective", "slope", lambda v: v * 1.1)),
-    Fault("larger crops", r"embedding\.spatial", setting("local", "enlarge", lambda v: v * 1.25)),
-    Fault("another weight", "scores", scaled(*WEIGHT, by=0.8)),
-    Fault("other statistics", "scores", scaled("calibration", "components", "spatial", "mean", by=1.1)),
-    Fault("another threshold", "scores", scaled("calibration", "tail", "threshold", by=1.1)),
-    Fault("another window", "scores", scaled("calibration", "window_s", by=0.5)),
+    # The score and the decision.
+    Fault("scores of one frame, not of a window", "scores",
+          made_with(calibration.Scorer, 0, lambda found: replace(found, window_s=0.01))),
+    Fault("another floor", "scores", replaced(calibration, "FLOOR", -0.5)),
+    Fault("common logarithms", "scores", result_changed(calibration.Calibration, "standardise", lambda z: z / np.log(10))),
+    Fault("another threshold", "scores", result_changed(calibration.Calibration, "score", lambda score: score * 1.1)),
     Fault("another enter level", "decisions", scaled("events", "enter", by=0.4)),
     Fault("a higher enter level", "decisions", scaled("events", "enter", by=1.6)),
+    # Numbers that were read wrongly.
+    Fault("another mean in the settings", r"settings\.features",
+          setting("preprocessing", "mean", lambda mean: [v + 1 for v in mean])),
+    Fault("a fraction that no golden frame comes near", r"settings\.features",
+          setting("motion", "min_fraction", lambda v: v * 1.01)),
+    Fault("another weight", r"settings\.scoring", scaled(*WEIGHT, by=0.8)),
+    Fault("other statistics", r"settings\.scoring", scaled("calibration", "components", "spatial", "mean", by=1.1)),
+    Fault("another window", r"settings\.scoring", scaled("calibration", "window_s", by=0.5)),
     Fault("another period", r"its frames are 0\.2 s apart, calibration\.json says 0\.3", scaled("period_s", by=1.5)),
 ]  # fmt: skip
-VELOCITIES = streams.velocities
 
 
 def main(arguments: list[str]) -> None:

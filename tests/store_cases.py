@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import small_bundle
+from store_trace import read_tree
 
 from edge_vad.bundle import Bundle, read_bundle
 from edge_vad.errors import BundleError, EdgeVadError, StoreError
@@ -43,13 +44,8 @@ class State(NamedTuple):
 
     @classmethod
     def of(cls, store: Store) -> State:
-        whole = set()
-        for path in (store.folder / "bundles").glob("[0-9a-f]*"):
-            try:
-                whole.add(store.load(path.name).id)
-            except BundleError:
-                continue
-        return cls(store.current, store.previous, store.attempts_made, store.serial, frozenset(whole))
+        whole = frozenset(path.name for path in store.folder.glob("bundles/[0-9a-f]*") if is_whole(store, path))
+        return cls(store.current, store.previous, store.attempts_made, store.serial, whole)
 
     @property
     def all_proved(self) -> list[str]:
@@ -66,6 +62,20 @@ class State(NamedTuple):
     def runs(self) -> bool:
         """Whether something can be started."""
         return bool({self.current, self.previous} & self.whole)
+
+
+_VERDICTS: dict[tuple[str, tuple[tuple[str, tuple[str, bytes]], ...]], bool] = {}
+
+
+def is_whole(store: Store, path: Path) -> bool:
+    """Whether a bundle can be loaded; the same content is looked at once only."""
+    content = (path.name, tuple(sorted(read_tree(path).items())))
+    if content not in _VERDICTS:
+        try:
+            _VERDICTS[content] = store.load(path.name).id == path.name
+        except BundleError:
+            _VERDICTS[content] = False
+    return _VERDICTS[content]
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,9 @@ def told(pipe: int) -> list[Any]:
 
 def do(store: Store, shelf: Shelf, what: str, name: str) -> None:
     """One operation; what is refused with reason is no failure."""
+    operation = getattr(store_cases, what)
     try:
-        getattr(store_cases, what)(name)(store, shelf) if what in ("install", "activate") else getattr(store_cases, what)(
-            store, shelf
-        )
+        (operation(name) if what in ("install", "activate") else operation)(store, shelf)
     except (StoreError, BundleError):
         if what not in ("activate", "rollback"):
             raise
@@ -136,8 +135,8 @@ def crowd(folder: Path) -> dict[str, int]:
     def changing(seed: int) -> Callable[[Callable[[Any], None]], None]:
         def work(tell: Callable[[Any], None]) -> None:
             choose, mine, n_steps = random.Random(seed), Store(store.folder), 0
-            mine.install(shelf.paths["a"])
-            mine.activate(shelf.ids["a"])
+            do(mine, shelf, "install", "a")
+            do(mine, shelf, "activate", "a")
             while time.monotonic() < until:
                 what = choose.choices(["install", "activate", "confirm", "rollback", "gc"], [4, 3, 2, 1, 1])[0]
                 do(mine, shelf, what, choose.choice("abcd"))

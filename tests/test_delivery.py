@@ -567,7 +567,7 @@ def test_any_mixture_of_failures_loses_nothing_and_keeps_the_log_in_order(tmp_pa
     delivery.close()
     assert in_log(tmp_path) == OPENED[0].seqs == list(range(1, 801))
     for sink in OPENED[1:]:
-        assert set(sink.seqs) == set(range(1, 801)) and sink.seqs == sorted(sink.seqs)
+        assert sink.seqs == list(range(1, 801))  # without a crash even once, not only at least once
     assert all(not status["lost"] for status in delivery.status().values())
     log.close()
 

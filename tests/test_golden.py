@@ -57,8 +57,7 @@ def test_a_healthy_installation_passes_with_room_to_spare(bundle: Bundle, backen
     limits, method = tolerance_of(bundle), method_of(bundle)
     for name, found in deviations(bundle, backend, threads, bank).items():
         limit = EXACT if name.partition(".")[2] in method.without_network else limits
-        step = {"bank": golden.EXACT_SUMS, "embedding": limit.embedding, "scores": limit.score}
-        allowed = step.get(name.partition(".")[0], limit.value)
+        allowed = limit.of(name.partition(".")[0])
         assert found <= allowed / MARGIN, f"{backend}, {bank}: {name} differs by {found:.2g}, allowed are {allowed:g}"
 
 

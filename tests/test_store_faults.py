@@ -89,6 +89,8 @@ def test_a_failing_call_is_a_clean_error_and_costs_nothing(case: Case, shelf: Sh
     rehearsal = Rehearsal(case, shelf, folder)
     FAULTS[case.name] = 0
     for position, kind in enumerate(rehearsal.calls):
+        if kind in ("stat", "lstat", "fstat", "read") and position % 3:
+            continue  # they are many, and alike
         number = ERRORS[position % len(ERRORS)]
         where = f"{case.name}: call {position}, {kind}, {errno.errorcode[number]}"
         rehearsal.disturbed(fail_at(position, number), where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -20,6 +21,8 @@ class OnnxRuntime(Backend):
     package = "onnxruntime"
 
     def __init__(self, model: bytes, *, threads: int = 1, device: str = "cpu") -> None:
+        # Its Linux builds report to their maker from the import on; a device that watches people sends nothing anywhere.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         ort = require("onnxruntime", self.package, "the backend onnxruntime")
         kind, _, number = device.partition(":")
         if kind not in PROVIDERS or (number and not number.isdigit()):

@@ -202,7 +202,9 @@ def _watched(name: str, told: dict[str, Any], settings: CameraSettings) -> Check
     text = f"{told.get('state')}, watched by the unit that runs: {fps:g} fps captured"
     reason = f": {told['reason']}" if told.get("reason") else ""
     fine = told.get("state") == "running" and not reason
-    return Check("ok" if fine else "bad", f"camera {name}", text + reason, "" if fine else f"look at {settings.source}")
+    return Check(
+        "ok" if fine else "bad", f"camera {name}", text + reason, "" if fine or reason else f"look at {settings.source}"
+    )
 
 
 def disks(device: Device | None) -> Iterator[Check]:

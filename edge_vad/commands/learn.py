@@ -35,9 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--source", required=True, help="the camera that the unit watches, or footage that was recorded there"
     )
-    parser.add_argument(
-        "--store", nargs="?", const="", metavar="DIR", help="learn into this store's current bundle"
-    )
+    parser.add_argument("--store", nargs="?", const="", metavar="DIR", help="learn into this store's current bundle")
     parser.add_argument("--bundle", type=Path, metavar="FILE.evb", help="or into this one")
     parser.add_argument("--out", type=Path, metavar="FILE.evb", help="write the derived bundle there")
     parser.add_argument("--activate", action="store_true", help="run it from the next start on, on trial")
@@ -52,6 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if (options.store is None) == (options.bundle is None) or (options.bundle and not options.out):
         parser.error("name --store, or --bundle with --out")
+    if options.activate and options.store is None:
+        parser.error("--activate needs a --store")
     if options.minutes <= 0:
         parser.error("--minutes must be positive")
     profile = profile_of(options)

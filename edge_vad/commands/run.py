@@ -25,9 +25,7 @@ def main(arguments: Sequence[str]) -> int:
         "--config", type=Path, metavar="FILE.yaml", help="cameras, bundles and sinks of a unit (docs/live.md)"
     )
     parser.add_argument("--bundle", metavar="FILE.evb", help="the bundle of one camera")
-    parser.add_argument(
-        "--store", nargs="?", const="", metavar="DIR", help="the store's current bundle instead"
-    )
+    parser.add_argument("--store", nargs="?", const="", metavar="DIR", help="the store's current bundle instead")
     parser.add_argument(
         "--source",
         help="a camera (picamera2:0, /dev/video0, csi://0, rtsp://..., gst:...), a video, a folder, synthetic:...",
@@ -38,8 +36,11 @@ def main(arguments: Sequence[str]) -> int:
         "--sink", action="append", metavar="NAME:LOCATION", help="where events go; repeatable (default: standard output)"
     )
     parser.add_argument("--data", metavar="DIR", help="keep an event log, snapshots and clips there")
+    usual = parser.get_default("profile")
+    parser.set_defaults(profile=None)
     options = parser.parse_args(arguments)
-    one_camera = [options.source, options.bundle, options.store, options.sink, options.fps, options.data]
+    one_camera = [options.source, options.bundle, options.store, options.sink, options.fps, options.data, options.profile]
+    options.profile = options.profile or usual
     if options.config and any(value is not None for value in one_camera):
         parser.error("--config describes the whole unit: leave the other flags out")
     if not options.config and (options.source is None or (options.bundle is None) == (options.store is None)):

@@ -101,11 +101,13 @@ def _camera(name: str, camera: Any, was: str = "") -> Iterator[str]:
         f"{fps.get('captured', 0):g} fps captured, {fps.get('scored', 0):g} scored; {camera.get('source')}"
     )
     bundle_id = str(bundle.get("id"))[:12]
-    yield f"{'':<10} bundle {bundle.get('name')} serial {bundle.get('serial')} ({bundle_id}{trial}), {camera.get('backend')}"
+    times = [f"{value:.0f}" for value in latency.values() if isinstance(value, (int, float))]
+    told = f"; latency {'/'.join(latency)} {'/'.join(times)} ms" if times else ""
+    named = f"bundle {bundle.get('name')} serial {bundle.get('serial')} ({bundle_id}{trial})"
+    yield f"{'':<10} {named}, {camera.get('backend')}{told}"
     counted = ("captured", "scored", "dropped", "skipped", "events")
     counts = ", ".join(f"{camera.get(key, 0):,} {key}" for key in counted if isinstance(camera.get(key, 0), int))
-    times = ", ".join(f"{key} {value:.0f} ms" for key, value in latency.items() if isinstance(value, (int, float)))
-    yield f"{'':<10} {counts}, {camera.get('lost', 0)} times lost" + (f"; latency {times}" if times else "")
+    yield f"{'':<10} {counts}, lost {camera.get('lost', 0)} times"
 
 
 def _board(status: Mapping[str, Any]) -> str:
@@ -134,12 +136,12 @@ def _counted(parts: Mapping[str, Any]) -> str:
 
 
 def _event(record: Mapping[str, Any]) -> str:
-    age = duration(time.monotonic() - float(record.get("monotonic_s", 0)))
+    seconds = record.get("monotonic_s")
+    age = duration(time.monotonic() - seconds if isinstance(seconds, (int, float)) else None)
     details = {key: record[key] for key in ("id", "peak_score", "reason", "gap_s") if record.get(key) not in (None, "")}
     told = ", ".join(f"{key} {value}" for key, value in details.items())
-    return f"{age:>7} ago  {record.get('camera', '')} {record.get('type')} {record.get('kind')}" + (
-        f": {told}" if told else ""
-    )
+    what = " ".join(str(record.get(key, "")) for key in ("camera", "type", "kind")).strip()
+    return f"{age:>7} ago  {what}" + (f": {told}" if told else "")
 
 
 def duration(seconds: Any) -> str:

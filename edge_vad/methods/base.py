@@ -47,6 +47,7 @@ class Method(ABC):
     Optional
     --------
     steps(frame)        `observe` with a pause wherever pictures have to be encoded, for batches over cameras.
+    as_read()           named arrays of what was read from the bundle, STEP.X; compared before any frame is run.
     golden(frames)      named arrays that the golden self-test compares: `components`, and STEP.X (`edge_vad.golden.STEPS`).
     image_size          (width, height) that frames must have; None: any.
     components          the names in `Observation.components`; a bundle that does not calibrate all of them is refused.
@@ -74,6 +75,10 @@ class Method(ABC):
         """Raw components of ``frame``; a method that yields no pictures is simply run."""
         yield from ()
         return self.observe(frame)
+
+    def as_read(self) -> dict[str, np.ndarray]:
+        """Named arrays that say what was read from the bundle: ``settings.NAME`` and ``bank.NAME``."""
+        return {}
 
     def golden(self, frames: list[Frame]) -> dict[str, np.ndarray]:
         """Named float32 arrays that a healthy installation reproduces from ``frames``; ``components`` is one of them."""

@@ -22,7 +22,7 @@ from edge_vad.features import Encoder
 from edge_vad.methods.base import Method, Observation, component_rows
 from edge_vad.object_detector import ObjectDetector
 from edge_vad.streams import COMPONENTS, OBJECT_PREFIX, Extractor, FrameFeatures, LocalFeatures, Settings, Stopwatch
-from edge_vad.strict import from_plain
+from edge_vad.strict import from_plain, numbers, to_plain
 from edge_vad.types import Float32, Frame, Region
 
 # Detector boxes show an object in the very first frame; all else needs a frame to compare with.
@@ -145,10 +145,14 @@ class VideoPatchCore(Method):
         features = yield from self._extractor.steps(frame)
         return self._search(features)
 
+    def as_read(self) -> dict[str, np.ndarray]:
+        """``settings.features``: the numbers in the settings; ``bank.NAME``: the sums of every bank."""
+        banks = {f"bank.{name}": values for name, values in self._sums.items()}
+        return {"settings.features": np.array(numbers(to_plain(self._settings))), **banks}
+
     def golden(self, frames: list[Frame]) -> dict[str, np.ndarray]:
-        """``bank.NAME``: the sums of every bank; ``regions.motion``: number and means of each frame's regions;
-        ``embedding.NAME``: of the rows that are searched; ``distances.NAME``: means over the regions; and the components.
-        """
+        """``regions.motion``: number and means of each frame's regions; ``embedding.NAME``: of the rows that are searched;
+        ``distances.NAME``: means over the regions; and the components."""
         self.reset()
         features = [self._extractor(frame) for frame in frames]
         seen = [self._search(found) for found in features]
@@ -160,7 +164,6 @@ class VideoPatchCore(Method):
         return {
             "components": component_rows(seen),
             "regions.motion": np.stack([_region_sums(found.local[""]) for found in features]),
-            **{f"bank.{name}": values for name, values in self._sums.items()},
             **{f"embedding.{name}": values for name, values in _embeddings(features).items()},
             **{f"distances.{name}": values for name, values in distances.items()},
         }

@@ -1,4 +1,4 @@
-"""The latest records as the page shows them: an anomaly's start and end are one event, the rest are notices."""
+"""The latest records as the page shows them: an anomaly's start, updates and end are one event, the rest are notices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ N_NOTICES = 50
 
 @dataclass(slots=True)
 class Entry:
-    """One event. record: the start's values with the end's over them. ours: of this run of the unit."""
+    """One event. record: the start's values with the later ones over them. ours: of this run of the unit."""
 
     record: dict[str, Any]
     state: Literal["running", "over", "cut off"]
@@ -44,12 +44,14 @@ class History:
         with self._lock:
             if plain.get("type") != "anomaly":
                 self._notices.append(plain)
-            elif plain.get("kind") == "end" and (entry := self._running(plain)):
-                entry.record = {**entry.record, **plain}
+                return
+            entry = None if plain.get("kind") == "start" else self._running(plain)
+            if entry is None:  # a start, or what follows a start that nobody remembers
+                entry = Entry({}, "running", str(plain.get("time", "")), ours)
+                self._entries.append(entry)
+            entry.record = {**entry.record, **plain}
+            if plain.get("kind") == "end":
                 entry.state = "over"
-            else:
-                state: Literal["running", "over"] = "over" if plain.get("kind") == "end" else "running"
-                self._entries.append(Entry(dict(plain), state, str(plain.get("time", "")), ours))
 
     def events(self, n: int) -> list[Entry]:
         """The latest events, newest first."""

@@ -17,6 +17,7 @@ WINDOW_S = 600.0
 PER_S = 2  # scores that are kept, the highest of each half second
 PICTURE_S = 0.2  # between two pictures of one camera, however many look
 MAX_SIDE = 640
+THUMBNAIL_SIDE = 100  # of the shorter side, at least: twice what a page shows, for fine screens
 JPEG_QUALITY = 75
 # Map values from here are tinted, in the unit of the score; the colour is full at FULL_COLOUR.
 FIRST_COLOUR, FULL_COLOUR, STRONGEST = 0.5, 2.0, 0.5
@@ -118,6 +119,19 @@ def draw(image: UInt8, result: Result | None) -> bytes:
         _tint(cv2, shown, result.anomaly_map)
         _draw_boxes(cv2, shown, result, scale)
     return bytes(cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])
+
+
+def thumbnail(jpeg: bytes) -> bytes | None:
+    """A small JPEG of a large one; None when it is none. It is decoded at an eighth, a quarter or half of its size."""
+    cv2 = require("cv2", "opencv-python-headless", "the status page")
+    data = np.frombuffer(jpeg, np.uint8)
+    for scale in (cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_COLOR):
+        small = cv2.imdecode(data, scale) if len(data) else None
+        if small is None:
+            return None
+        if min(small.shape[:2]) >= THUMBNAIL_SIDE or scale == cv2.IMREAD_COLOR:
+            break
+    return bytes(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])
 
 
 def _tint(cv2: Any, shown: UInt8, anomaly_map: Float32) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from edge_vad.page.clips import pictures
 from edge_vad.page.files import TYPES, open_media
+from edge_vad.page.live import thumbnail
 
 if TYPE_CHECKING:
     from edge_vad.page.server import Server
@@ -25,6 +26,7 @@ ANSWER_S, FILE_S = 30.0, 300.0
 BLOCK_BYTES = 65536
 LINGER_BYTES, LINGER_S = 2**20, 1.0
 MAX_EVENTS, USUAL_EVENTS = 200, 50
+MAX_SNAPSHOT_BYTES = 16 * 2**20
 OPEN = ("/healthz", "/page.css", "/icon.svg")  # without the token: they tell nothing
 WRONG = b'<p class="wrong" role="alert">That is not the token.</p>'
 HEADERS = {
@@ -171,6 +173,17 @@ class Request(BaseHTTPRequestHandler):
                 self.wfile.write(block)  # not more than was promised: a clip may still grow
                 size -= len(block)
 
+    def _thumbnail(self, _: dict[str, str], camera: str, name: str) -> None:
+        file = open_media(self.server.state.media_folder, camera, name)
+        small = None
+        if file is not None:
+            with file:
+                small = thumbnail(file.read(MAX_SNAPSHOT_BYTES))
+        if small is None:
+            self._not_found()
+        else:
+            self._send(HTTPStatus.OK, small, TYPES["jpg"])
+
     def _clip(self, _: dict[str, str], camera: str, name: str) -> None:
         file = open_media(self.server.state.media_folder, camera, name)
         if file is None:
@@ -266,6 +279,7 @@ _ROUTES = tuple(
         (r"/api/events", Request._events),
         (r"/live/([a-z0-9_-]{1,32})\.jpg", Request._live),
         (r"/media/([a-z0-9_-]{1,32})/([A-Za-z0-9_.-]{1,128})", Request._media),
+        (r"/thumb/([a-z0-9_-]{1,32})/([A-Za-z0-9_-]{1,96}\.jpg)", Request._thumbnail),
         (r"/clip/([a-z0-9_-]{1,32})/([A-Za-z0-9_-]{1,96}\.avi)", Request._clip),
     )
 )

@@ -89,6 +89,7 @@ class State:
             "time": entry.time,
             "duration_s": None if start_s is None or end_s is None else round(end_s - start_s, 2),
             "snapshot": media_url(folder, "media", camera, record.get("snapshot")),
+            "thumbnail": media_url(folder, "thumb", camera, record.get("snapshot")),
             "clip": media_url(folder, "clip", camera, record.get("clip")),
             "download": media_url(folder, "media", camera, record.get("clip")),
         }

@@ -84,8 +84,8 @@ def test_all_is_running(told: Callable[..., Outcome]) -> None:
     for words in (
         "gate: running, up 2.1 h",
         "view clear, score 0.43, 25 fps captured, 12.5 scored; 10.0.0.5/stream",
-        "bundle site serial 2 (aa3bd68a35c5), onnxruntime",
-        "123,456 captured, 61,728 scored, 3 dropped, 0 skipped, 4 events, 1 times lost; latency p50 22 ms",
+        "bundle site serial 2 (aa3bd68a35c5), onnxruntime; latency p50/p95/p99 22/35/61 ms",
+        "123,456 captured, 61,728 scored, 3 dropped, 0 skipped, 4 events, lost 1 times",
         "log 0 pending, 12 delivered, 0 lost",
         "street 4 clips, 31.5 mb",
         "51.2 C, load 0.5, 103.0 MB used, governor ondemand, not throttled",

@@ -34,5 +34,6 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr("edge_vad.feed.FIRST_RETRY_S", 0.01)
     monkeypatch.setattr("edge_vad.feed.LAST_RETRY_S", 0.05)
     monkeypatch.setattr("edge_vad.unit.HOUSEKEEPING_S", 0.05)
+    monkeypatch.setattr("edge_vad.unit.IDLE_S", 0.02)
     yield stage
     os.close(stage.event)

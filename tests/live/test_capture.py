@@ -123,7 +123,7 @@ ENDS: dict[str, tuple[list[Any], str]] = {
     "a segmentation fault": (["signal", signal.SIGSEGV], r"the capture process ended \(SIGSEGV\)"),
     "an abort of a library": (["signal", signal.SIGABRT], r"the capture process ended \(SIGABRT\)"),
     "killed for memory": (["signal", signal.SIGKILL], r"the capture process ended \(SIGKILL\)"),
-    "floating-point pixels": (["dtype", 0], "a frame of the shape .*float32: the camera is broken"),
+    "floating-point pixels": (["dtype", 0], "a frame of the shape .*float32.*: the camera is broken"),
     "a grey picture": (["shape", 0], r"a frame of the shape \(120, 180\).*: the camera is broken"),
     "floating-point luma": (["luma", 0], "a frame of the shape .*float32.*: the camera is broken"),
 }

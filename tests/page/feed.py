@@ -17,6 +17,16 @@ from edge_vad.page import StatusPage
 from edge_vad.types import Frame, Region, Result
 
 STAGE_MS = {"motion": 1.9, "regions": 0.7, "encoder": 6.2, "search": 1.4, "scoring": 0.3}
+MEDIA = {
+    "snapshots": 12,
+    "clips": 11,
+    "skipped": 0,
+    "failed": 0,
+    "deleted": 3,
+    "open": 1,
+    "pre_roll_mb": 1.2,
+    "last_error": "",
+}
 
 
 @dataclass
@@ -102,7 +112,7 @@ def event_records(
     }
     files = {}
     if media is not None:
-        write_media(camera, media / camera.name, name)
+        write_media(camera, media / camera.name, name, n=12 if end_s <= now_s else 0)
         files = {"snapshot": f"{camera.name}/{name}.jpg", "clip": f"{camera.name}/{name}.avi"}
     start = record(number, start_s, camera.name, "anomaly", "start", {**data, **files})
     if end_s > now_s:
@@ -110,11 +120,13 @@ def event_records(
     return [start, record(number, end_s, camera.name, "anomaly", "end", {**data, "end_s": end_s})]
 
 
-def write_media(camera: Camera, folder: Path, name: str, n: int = 12) -> None:
-    """A snapshot and a clip of a second."""
+def write_media(camera: Camera, folder: Path, name: str, n: int) -> None:
+    """A snapshot, and a clip of n frames; of an event that goes on there is none yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    images = [np.ascontiguousarray(camera.street.frame(camera.shown + i).image[..., ::-1]) for i in range(0, n, 2)]
+    images = [np.ascontiguousarray(camera.street.frame(camera.shown + i).image[..., ::-1]) for i in range(0, max(n, 1), 2)]
     cv2.imwrite(str(folder / f"{name}.jpg"), images[0])
+    if n == 0:
+        return
     height, width = images[0].shape[:2]
     writer = cv2.VideoWriter(str(folder / f"{name}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (width, height))
     for image in images:
@@ -141,7 +153,7 @@ def status(cameras: list[Camera], **states: str) -> dict[str, Any]:
         "recent": [],
         "uptime_s": 98_200.0,
         "cameras": told,
-        "media": {camera.name: {"n_clips": 12, "used_mb": 41.5} for camera in cameras},
+        "media": {camera.name: MEDIA for camera in cameras},
         "delivery": {"log": delivery, "mqtt": {**delivery, "pending": 2, "last_error": "no route to host"}},
         "device": {
             "model": "Raspberry Pi 5 Model B",
@@ -167,7 +179,7 @@ def camera_status(camera: Camera, state: str) -> dict[str, Any]:
         "view": "clear",
         "degraded": False,
         "score": camera.score(0),
-        "fps": 10.0,
+        "fps": {"captured": 10.0, "scored": 5.0},
         "captured": 982_140,
         "scored": 980_020,
         "dropped": 2120,

@@ -165,8 +165,8 @@ def test_the_chart_answers_pointer_and_keyboard(shown: Browser) -> None:
 def test_a_clip_plays_and_ends_with_its_window(shown: Browser, page: StatusPage) -> None:
     shown.run("document.querySelector('button[aria-label^=\"Play clip\"]').click()")
     shown.until("document.getElementById('player').open && document.getElementById('player-picture').naturalWidth === 360")
-    assert any("/clip/gate/gate-0003.avi" in address for address in shown.requests)
-    assert shown.run("document.getElementById('download').getAttribute('href')") == "/media/gate/gate-0003.avi"
+    assert any("/clip/gate/gate-0002.avi" in address for address in shown.requests)
+    assert shown.run("document.getElementById('download').getAttribute('href')") == "/media/gate/gate-0002.avi"
     assert shown.run("document.activeElement.id") == "close"
     shown.key("Escape")
     shown.until("!document.getElementById('player').open && !document.getElementById('player-picture').hasAttribute('src')")

@@ -264,11 +264,15 @@ def secrets(media: Path, page: StatusPage) -> Iterator[Path]:
     """Files that must not be read, beside the media and in them by links."""
     outside = media.parent / "secret.jpg"
     outside.write_bytes(b"secret")
-    made = [outside, media / "gate" / "link.jpg", media / "loop", media / "gate" / "pipe.jpg", media / "gate" / "notes.txt"]
+    made = [
+        outside,
+        *(media / name for name in ("gate/link.jpg", "loop", "gate/pipe.jpg", "gate/notes.txt", "gate/notes.jpg")),
+    ]
     made[1].symlink_to(outside)
     made[2].symlink_to(media.parent)
     os.mkfifo(made[3])
     made[4].write_bytes(b"secret")
+    made[5].write_bytes(b"no picture")
     (media / "gate" / "folder.jpg").mkdir(exist_ok=True)
     yield outside
     for path in made:
@@ -284,6 +288,9 @@ def secrets(media: Path, page: StatusPage) -> Iterator[Path]:
         "/media/%2e%2e/secret.jpg",
         "/media/gate/%2e%2e/%2e%2e/secret.jpg",
         "/media/gate/link.jpg",
+        "/thumb/gate/link.jpg",
+        "/thumb/gate/notes.jpg",
+        "/thumb/gate/gate-0001.avi",
         "/media/loop/secret.jpg",
         "/media/gate/pipe.jpg",
         "/media/gate/folder.jpg",
@@ -466,10 +473,23 @@ def test_an_events_start_and_end_are_one_event_with_its_files(page: StatusPage) 
     told = ask(page, "/api/events?n=2").json
     running, over = told["events"]
     assert running["state"] == "running" and running["duration_s"] is None
+    assert running["snapshot"] == "/media/gate/gate-0003.jpg" and running["clip"] is None  # not written yet
     assert over["state"] == "over" and over["duration_s"] == 8.0 and over["peak_score"] == 2.6 and over["camera"] == "gate"
     assert over["snapshot"] == "/media/gate/gate-0002.jpg" and over["clip"] == "/clip/gate/gate-0002.avi"
     assert told["notices"][0]["kind"] == "started"
     assert len(ask(page, "/api/events").json["events"]) == 3
+
+
+def test_an_update_belongs_to_its_event() -> None:
+    with opened() as page:
+        start = {"id": 1, "start_s": 5.0, "end_s": None, "peak_score": 1.2, "snapshot": "gate/a.jpg"}
+        page.record(record(1, 5.0, "gate", "anomaly", "start", start))
+        page.record(record(2, 6.0, "gate", "anomaly", "update", {"id": 1, "start_s": 5.0, "end_s": None, "peak_score": 1.9}))
+        [event] = ask(page, "/api/events").json["events"]
+        assert event["state"] == "running" and event["peak_score"] == 1.9 and event["start_s"] == 5.0
+        page.record(record(3, 7.0, "gate", "anomaly", "end", {"id": 1, "start_s": 5.0, "end_s": 7.0, "peak_score": 2.0}))
+        page.record(record(4, 8.0, "gate", "anomaly", "start", {**start, "start_s": 8.0}))  # the same number again
+        assert [event["state"] for event in ask(page, "/api/events").json["events"]] == ["running", "over"]
 
 
 def test_a_file_that_is_not_there_any_more_has_no_address(tmp_path: Path) -> None:
@@ -606,6 +626,8 @@ def test_the_live_picture_is_a_jpeg(page: StatusPage) -> None:
 def test_a_snapshot_and_a_clip_can_be_fetched(page: StatusPage, media: Path) -> None:
     answer = ask(page, "/media/gate/gate-0001.jpg")
     assert answer.body == (media / "gate" / "gate-0001.jpg").read_bytes() and answer.headers["Content-Type"] == "image/jpeg"
+    small = ask(page, "/thumb/gate/gate-0001.jpg")
+    assert decoded(small.body).shape == (120, 180, 3) and len(small.body) < len(answer.body)
     clip = ask(page, "/media/gate/gate-0001.avi")
     assert clip.body == (media / "gate" / "gate-0001.avi").read_bytes()
     assert clip.headers["Content-Disposition"] == 'attachment; filename="gate_gate-0001.avi"'

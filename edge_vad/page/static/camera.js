@@ -2,7 +2,7 @@
 
 import { Chart } from "./chart.js";
 import { visible } from "./poll.js";
-import { count, describe, el, ms, number, percent, say, score, svg, words } from "./text.js";
+import { count, describe, el, ms, number, percent, rate, say, score, svg, words } from "./text.js";
 
 const PICTURE_MS = 330; // between two pictures
 const RETRY_MS = 2000;
@@ -86,7 +86,7 @@ export class Camera {
   tellCounts(status) {
     const latency = status.latency_ms || {};
     describe(this.counts, [
-      ["Rate", status.fps == null ? "–" : `${status.fps.toFixed(1)} fps`],
+      ["Scored of captured", status.fps ? `${rate(status.fps.scored)} of ${rate(status.fps.captured)} fps` : "–"],
       ["Captured", count(status.captured)],
       ["Scored", count(status.scored)],
       ["Dropped", `${count(status.dropped)} (${percent(status.dropped, status.captured)})`],
@@ -102,7 +102,7 @@ export class Camera {
     let left = 0;
     const bars = entries.map(([, value], i) => {
       const width = total ? (100 * value) / total : 0;
-      const bar = svg("rect", { class: `s${i % 6}`, x: `${left}%`, width: `${width}%`, height: 14 });
+      const bar = svg("rect", { class: `s${i % 8}`, x: `${left}%`, width: `${width}%`, height: 14 });
       left += width;
       return bar;
     });
@@ -112,7 +112,7 @@ export class Camera {
     if (this.legend.dataset.names !== keys) {
       this.legend.dataset.names = keys;
       this.legend.replaceChildren(
-        ...entries.map(([name], i) => el("li", {}, el("i", { class: `s${i % 6}` }), words(name), " ", el("b"))),
+        ...entries.map(([name], i) => el("li", {}, el("i", { class: `s${i % 8}` }), words(name), " ", el("b"))),
       );
     }
     entries.forEach(([, value], i) => say(this.legend.children[i].lastChild, ms(value)));

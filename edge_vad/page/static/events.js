@@ -65,7 +65,7 @@ function item(event) {
 }
 
 function thumbnail(event) {
-  return el("img", { src: event.snapshot, alt: "", width: 96, height: 64, loading: "lazy" });
+  return el("img", { src: event.thumbnail, alt: "", width: 96, height: 64, loading: "lazy" });
 }
 
 // The component that stands out most.

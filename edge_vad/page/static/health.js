@@ -1,6 +1,6 @@
 // What the unit says of itself beside its cameras: delivery, storage, board.
 
-import { capital, count, describe, megabytes, words } from "./text.js";
+import { capital, count, describe, many, megabytes } from "./text.js";
 
 export function tellHealth(list, status) {
   describe(list, [
@@ -27,13 +27,13 @@ function deliveryRow(name, told) {
   return [name === "log" ? "Event log" : `Sink ${name}`, parts.join(", "), state];
 }
 
-// Plain numbers by their names, whatever there is, and a reason where something fails.
 function mediaRows(media) {
   return Object.entries(media).map(([camera, told]) => {
-    const numbers = Object.entries(told).filter(([, value]) => typeof value === "number");
-    const failing = Object.values(told).filter((value) => typeof value === "string" && value !== "");
-    const text = [...numbers.map(([key, value]) => `${words(key.replace(/^n_/, ""))} ${count(value)}`), ...failing].join(", ");
-    return [`Pictures of ${camera}`, text || "fine", failing.length ? "bad" : "good"];
+    const parts = [many(told.snapshots, "snapshot"), many(told.clips, "clip")];
+    if (told.open) parts.push(`${told.open} being written`);
+    if (told.failed) parts.push(`${count(told.failed)} failed`);
+    if (told.last_error) parts.push(told.last_error);
+    return [`Pictures of ${camera}`, parts.join(", "), told.last_error ? "bad" : told.failed ? "warn" : "good"];
   });
 }
 

@@ -4,12 +4,15 @@ const whole = new Intl.NumberFormat("en");
 const day = new Intl.DateTimeFormat("en", { day: "numeric", month: "short" });
 
 export const count = (n) => (n == null ? "–" : whole.format(n));
-export const score = (value) => (value == null ? "–" : value.toFixed(2));
+export const score = (value) => (value == null ? "–" : value.toFixed(2).replace(/^-0\.00$/, "0.00"));
+export const rate = (value) => (value == null ? "–" : value.toFixed(1));
 export const number = (value) => (value < 10 ? value.toFixed(1) : whole.format(Math.round(value)));
 export const ms = (value) => (value == null ? "–" : `${number(value)} ms`);
 export const megabytes = (mb) => (mb >= 1024 ? `${(mb / 1024).toFixed(1)} GB` : `${Math.round(mb)} MB`);
 export const words = (name) => String(name).replaceAll("_", " ");
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+export const many = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 
 export function percent(part, all) {
   const share = all ? (100 * part) / all : 0;

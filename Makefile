@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint build clean
+.PHONY: install demo test fuzz lint build clean
 
 install: .venv/installed
 
@@ -18,6 +18,15 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# The fuzzers of the tests, each for that many seconds, from that seed on; they print what came of how many cases.
+FUZZ_SECONDS ?= 600
+FUZZ_FIRST ?= 0
+
+fuzz: install
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_FIRST=$(FUZZ_FIRST) $(BIN)/python -m pytest -s \
+		tests/test_graph.py::test_damaged_graphs_are_refused_or_find_what_exact_search_finds \
+		tests/test_fuzz.py::test_mutated_bundles_are_refused_by_name_or_score_as_before
 
 lint: install
 	$(BIN)/ruff format --check .

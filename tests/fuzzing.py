@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-SECONDS = "FUZZ_SECONDS"  # environment variable: fuzz for that long in the place of a fixed number of cases
+SECONDS, FIRST = "FUZZ_SECONDS", "FUZZ_FIRST"  # environment: fuzz for that long, from that seed on, not a number of cases
 LIMIT_S = 20  # of CPU time; the machine may have other work
 LIMIT_WAITING_S = 300
 LIMIT_MB = 2048
@@ -41,12 +41,13 @@ class Outcome:
 
 
 def run(target: str, arguments: Sequence[object], count: int, folder: Path) -> list[Outcome]:
-    """The outcomes of ``count`` seeds, or of as many as FUZZ_SECONDS allow, from 0. folder: for what the workers write."""
-    seconds = float(os.environ.get(SECONDS, "0"))
-    end, until = (2**40, time.time() + seconds) if seconds else (count, 2.0**40)
+    """The outcomes of ``count`` seeds, or of as many as FUZZ_SECONDS allows. folder: for what the workers write."""
+    first, end, until = 0, count, 2.0**40
+    if is_timed():
+        first, end, until = int(os.environ.get(FIRST, "0")), 2**40, time.time() + float(os.environ[SECONDS])
 
     def work(worker: int) -> list[Outcome]:
-        return _work(folder / f"outcomes-{worker}", target, arguments, range(worker, end, WORKERS), until)
+        return _work(folder / f"outcomes-{worker}", target, arguments, range(first + worker, end, WORKERS), until)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         found = [outcome for part in pool.map(work, range(WORKERS)) for outcome in part]

@@ -17,7 +17,19 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNTIME = sorted((ROOT / "edge_vad").rglob("*.py"))
 SOURCES = [*RUNTIME, *sorted((ROOT / "converters").rglob("*.py")), *sorted((ROOT / "profiles").rglob("*.py"))]
 CONVERTERS = "edge_vad.converters"
-OPTIONAL = {"onnxruntime", "cv2", "openvino", "hnswlib", "scipy", "safetensors", "picamera2", "gi", "torch", "onnx", "onnxscript"}
+OPTIONAL = {
+    "onnxruntime",
+    "cv2",
+    "openvino",
+    "hnswlib",
+    "scipy",
+    "safetensors",
+    "picamera2",
+    "gi",
+    "torch",
+    "onnx",
+    "onnxscript",
+}
 NO_VERBS = {"edge_vad.commands.__init__", "edge_vad.commands.options"}
 NEVER = {"matplotlib"}  # not even inside the evaluation
 

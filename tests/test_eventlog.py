@@ -185,10 +185,11 @@ def test_a_torn_tail_is_cut_before_anything_is_appended(tmp_path: Path, tail: by
         assert seqs(folder) == [*kept, len(kept) + 1] and whole(folder)
 
 
-def test_every_cut_of_the_last_line_is_repaired(tmp_path: Path) -> None:
+def test_a_line_cut_off_anywhere_is_repaired(tmp_path: Path) -> None:
     with_two = seal(record(1).line()) + seal(record(2).line())
     path = tmp_path / "events-00000001.jsonl"
-    for size in range(len(with_two) + 1):
+    line = len(with_two) // 2
+    for size in sorted({*range(0, 2 * line, 5), *(at + off for at in (0, line, 2 * line) for off in (-1, 0, 1))} - {-1}):
         path.write_bytes(with_two[:size])
         log = EventLog(tmp_path)
         log.append(record(log.last_seq + 1))

@@ -22,6 +22,8 @@ from edge_vad.detector import Detector
 from edge_vad.errors import BackendError, SelfTestError
 from edge_vad.golden import EXACT, check_golden, golden_frames, tolerance_of
 from edge_vad.manifest import GOLDEN
+from edge_vad.methods.base import Method
+from edge_vad.plugins import load
 from edge_vad.profile import Inference, load_profile
 
 MARGIN = 2.0  # at least this many times what another healthy backend differs by is allowed
@@ -54,9 +56,9 @@ def with_golden(bundle: Bundle, **arrays: np.ndarray | None) -> Bundle:
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_a_healthy_installation_passes_with_room_to_spare(bundle: Bundle, backend: str, threads: int, bank: str) -> None:
     checked(bundle, backend, threads, bank)
-    limits, method = tolerance_of(bundle), method_of(bundle)
+    limits, exact = tolerance_of(bundle), load("methods", bundle.method, Method).without_network
     for name, found in deviations(bundle, backend, threads, bank).items():
-        limit = EXACT if name.partition(".")[2] in method.without_network else limits
+        limit = EXACT if name.partition(".")[2] in exact else limits
         allowed = limit.of(name.partition(".")[0])
         assert found <= allowed / MARGIN, f"{backend}, {bank}: {name} differs by {found:.2g}, allowed are {allowed:g}"
 
@@ -168,7 +170,7 @@ def test_the_lowest_precision_in_the_bundle_sets_the_tolerance(small: Bundle) ->
 
 def test_a_distance_near_zero_is_compared_with_the_largest() -> None:
     expected = np.array([1e-7, 1.0, 2.0], np.float32)
-    assert golden.deviation("distances.a", expected, expected + np.float32(1e-4)) == pytest.approx(1e-3, rel=0.1)
+    assert golden.deviation("distances.a", expected, expected + np.float32(1e-4)) == pytest.approx(5e-4, rel=0.1)
     assert golden.deviation("scores", expected, expected + np.float32(1e-4)) == pytest.approx(1e-4, rel=0.1)
 
 

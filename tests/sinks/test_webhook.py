@@ -158,12 +158,12 @@ def test_a_server_that_is_down_slow_or_no_web_server_is_an_output_error(
 ) -> None:
     with pytest.raises(OutputError, match="cannot be reached: Connection refused"):
         Webhook(f"http://u:secret@127.0.0.1:{free_port()}/").write(record())
-    monkeypatch.setattr(module, "TIMEOUT_S", 0.2)
-    receiver.wait_s = 0.5
-    with pytest.raises(OutputError, match="no answer: TimeoutError"):
+    receiver.wait_s = 1.0
+    with monkeypatch.context() as patched, pytest.raises(OutputError, match="no answer: TimeoutError"):
+        patched.setattr(module, "TIMEOUT_S", 0.2)
         Webhook(receiver.url).write(record())
     receiver.wait_s, receiver.status = 0.0, 0
-    with pytest.raises(OutputError, match="no answer: RemoteDisconnected"):
+    with pytest.raises(OutputError, match="no answer: (RemoteDisconnected|ConnectionResetError)"):
         Webhook(receiver.url).write(record())
     with pytest.raises(OutputError, match="cannot be reached: .*SSL"):
         Webhook(receiver.url.replace("http:", "https:")).write(record())

@@ -71,8 +71,6 @@ export class Camera {
     say(this.note, status.reason || (bad ? STATES[status.state] : ""));
     this.note.hidden = !this.note.textContent;
     this.frame.classList.toggle("old", bad);
-    say(this.now, bad ? "–" : score(status.score));
-    this.now.className = !bad && status.score >= 1 ? "high" : "";
     this.hasPicture = Boolean(status.picture);
     if (status.picture) this.frame.style.aspectRatio = status.picture.join(" / ");
     this.none.hidden = this.hasPicture || bad;
@@ -81,6 +79,14 @@ export class Camera {
     const trial = status.on_trial ? ", on trial" : "";
     const { name, serial, id } = status.bundle || {};
     say(this.bundle, `Bundle ${name ?? "–"}, serial ${serial ?? "–"} (${id ?? "–"})${trial}. Runs on ${status.backend}.`);
+  }
+
+  // Younger than the score of the status.
+  tellScores(data) {
+    this.chart.update(data);
+    const now = this.running ? data.score.at(-1) : null;
+    say(this.now, score(now));
+    this.now.className = now >= 1 ? "high" : "";
   }
 
   tellCounts(status) {

@@ -129,7 +129,8 @@ export class Chart {
   told(index) {
     const ago = this.data.now_s - this.data.t[index];
     const at = clock(new Date(Date.now() - 1000 * ago));
-    return `${score(this.data.score[index])} at ${at}, ${duration(Math.max(Math.round(ago), 0))} ago`;
+    const when = ago < 1.5 ? "just now" : `${duration(Math.round(ago))} ago`;
+    return `${score(this.data.score[index])} at ${at}, ${when}`;
   }
 
   point(offset) {

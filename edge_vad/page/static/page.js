@@ -28,7 +28,7 @@ async function update() {
     const told = await ask("/api/events");
     show(status, told);
     for (const [name, camera] of cameras) {
-      if (status.cameras[name]?.picture) camera.chart.update(await ask(`/api/scores?camera=${name}`));
+      if (status.cameras[name]?.picture) camera.tellScores(await ask(`/api/scores?camera=${name}`));
     }
     const stale = status.age_s > STALE_S;
     warn(stale ? `The unit has said nothing for ${duration(status.age_s)}: it hangs or is very busy.` : "");

@@ -4,7 +4,7 @@ const whole = new Intl.NumberFormat("en");
 const day = new Intl.DateTimeFormat("en", { day: "numeric", month: "short" });
 
 export const count = (n) => (n == null ? "–" : whole.format(n));
-export const score = (value) => (value == null ? "–" : value.toFixed(2).replace(/^-0\.00$/, "0.00"));
+export const score = (value) => (value == null ? "–" : value.toFixed(2).replace(/^-0\.00$/, "0.00").replace("-", "−"));
 export const rate = (value) => (value == null ? "–" : value.toFixed(1));
 export const number = (value) => (value < 10 ? value.toFixed(1) : whole.format(Math.round(value)));
 export const ms = (value) => (value == null ? "–" : `${number(value)} ms`);

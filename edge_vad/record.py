@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -86,12 +87,17 @@ def event_data(event: Event) -> dict[str, Any]:
     plain = dataclasses.asdict(event)
     del plain["kind"]
     plain["regions"] = [
-        {"box": [round(v, 1) for v in (r.x0, r.y0, r.x1, r.y1)], "score": round(r.score, 4)} for r in event.regions
+        {"box": [_rounded(v, 1) for v in (r.x0, r.y0, r.x1, r.y1)], "score": _rounded(r.score)} for r in event.regions
     ]
-    plain["components"] = {name: round(value, 4) for name, value in event.components.items()}
+    plain["components"] = {name: _rounded(value) for name, value in event.components.items()}
     for key in ("peak_score", "start_s", "end_s"):
-        plain[key] = None if plain[key] is None else round(plain[key], 4)
+        plain[key] = None if plain[key] is None else _rounded(plain[key])
     return plain
+
+
+def _rounded(value: float, digits: int = 4) -> float | None:
+    """A number for JSON, which has no NaN: an alarm must not be lost over one of its details."""
+    return round(value, digits) if math.isfinite(value) else None
 
 
 def _boot_id() -> str:

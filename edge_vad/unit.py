@@ -169,14 +169,13 @@ class Unit:
             )
 
     def _deliver_event(self, channel: Channel, event: Event, files: Mapping[str, Any]) -> None:
-        media = self._media.get(channel.name)
         channel.n_events += event.kind == "start"
         self._emit(channel.name, "anomaly", event.kind, {**channel.event_data(event), **files})
-        if media and event.kind == "end":
-            media.end(event.id)
 
     def _emit(self, camera: str, type: Type, kind: str, data: Mapping[str, Any]) -> None:
         record = self._recorder.record(camera, type, kind, data)
+        if type == "anomaly" and kind == "end" and camera in self._media:
+            self._media[camera].end(data["id"])
         self._recent.append(plain := record.plain())
         if self._page:
             self._page.record(plain)

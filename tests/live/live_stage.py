@@ -22,6 +22,7 @@ from edge_vad.types import Frame
 from edge_vad.unit import Unit
 
 PERIOD_S = 0.1
+NO_PICTURES = MediaSettings(snapshots=False, clips=False)
 HERE = str(Path(__file__).parent)
 FOREVER = [["street", -1]]
 
@@ -157,6 +158,7 @@ def watched(
     cameras: dict[str, CameraSettings],
     *overrides: str,
     sinks: tuple[str, ...] = ("jsonl:/dev/null",),
+    media: MediaSettings = NO_PICTURES,
 ) -> Iterator[Watched]:
     """A unit with an event log below a folder, stopped at the end."""
     device = Device(
@@ -164,7 +166,7 @@ def watched(
         data=str(folder / "data"),
         runtime=str(folder / "run"),
         sinks=sinks,
-        media=MediaSettings(snapshots=False, clips=False),
+        media=media,
     )
     unit = Unit(device, load_profile("desktop_cpu", overrides))
     try:

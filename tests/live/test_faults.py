@@ -25,7 +25,7 @@ from live_stage import FOREVER, Stage, Watched, device_yaml, importable, plan, r
 from tiny import Outcome, write_clip
 
 from edge_vad.bundle import read_bundle
-from edge_vad.device import CameraSettings
+from edge_vad.device import CameraSettings, MediaSettings
 from edge_vad.errors import SourceError
 from edge_vad.eventlog import EventLog, read
 from edge_vad.store import Store
@@ -691,3 +691,18 @@ def test_a_second_unit_on_the_same_data_is_refused(
 def test_a_status_that_cannot_be_written_stops_nothing(gate: Watched, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run")
     gate.until_scored(20)
+
+
+def test_a_folder_of_pictures_that_cannot_be_made_costs_the_pictures_and_nothing_else(
+    stage: Stage, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("edge_vad.media")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "media").write_text("a file")
+    pictures = MediaSettings(snapshots=True, clips=True, pre_s=0.5, post_s=0.5)
+    with watched(tmp_path, {"gate": CameraSettings(GATE, str(tiny_bundle))}, media=pictures) as unit:
+        unit.until_scored()
+        stage.show(GATE, "strange", 30)
+        unit.until(lambda: "anomaly.end" in unit.kinds("gate"), "the event comes to its end")
+        unit.until_scored()
+        assert unit.kinds("gate", "camera") == []

@@ -1,4 +1,4 @@
-"""The smallest bundle that is whole: its encoder adds one; everything about the file can be checked, nothing can be scored."""
+"""The smallest bundle that is whole: everything about the file can be checked, nothing can be scored."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from edge_vad.coreset import coreset, n_kept
 
 ROWS = np.random.default_rng(0).normal(0, 1, (400, 6)).astype(np.float32) ** 3

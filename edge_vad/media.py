@@ -370,19 +370,17 @@ class Media:
 
     def _make_room(self, n_bytes: int) -> None:
         """Delete the oldest files until ``n_bytes`` more keep within the quota. OutputError where they have no room."""
-        total, finished = 0, []
-        for path, status in _files(self._root):
+        total = 0
+        for _, status in _files(self._root):
             total += status.st_size
             self._newest_s = max(self._newest_s, status.st_mtime)
-            if path.endswith((".jpg", ".avi")):
-                finished.append((status.st_mtime, path, status.st_size))
         excess = total + n_bytes - self._settings.quota_mb * 2**20
         doomed = []
-        for _, path, size in sorted(finished):
-            if excess <= 0:
-                break
+        for _, path, size in _finished(self._root) if excess > 0 else ():  # no list of thousands of files for each picture
             doomed.append((path, size))
             excess -= size
+            if excess <= 0:
+                break
         if excess > 0:
             raise OutputError(f"the quota of {self._settings.quota_mb} MB is too small")
         free = shutil.disk_usage(self._root).free + sum(size for _, size in doomed)
@@ -425,6 +423,12 @@ def draw(image: UInt8, result: Result, scale: float = 1.0) -> UInt8:
     at = (width + 8, min(size[1] + 28, canvas.shape[0] - 8))
     cv2.putText(canvas, f"{result.score:.2f}", at, cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 2, cv2.LINE_AA)
     return canvas
+
+
+def _finished(folder: Path) -> list[tuple[float, str, int]]:
+    """Time, path and size of the complete pictures and clips, the oldest first."""
+    found = ((status.st_mtime, path, status.st_size) for path, status in _files(folder))
+    return sorted(entry for entry in found if entry[1].endswith((".jpg", ".avi")))
 
 
 def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -25,6 +25,7 @@ RESULT_KEYS = {
 }  # fmt: skip
 EVENT_KEYS = {
     "kind", "id", "start_s", "start_frame", "end_s", "end_frame", "peak_score", "peak_frame", "components", "regions",
+    "seq", "boot", "monotonic_s", "time", "camera", "type",
 }  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def test_run_watches_a_generated_street_and_its_sink_is_a_file(street_bundle: Pa
     events = tmp_path / "events.jsonl"
     said = cli("run", "--bundle", street_bundle, "--source", "synthetic:seed=7,seconds=10", "--sink", f"jsonl:{events}")
     assert said.code == 0 and said.out == ""
-    assert all(json.loads(line)["kind"] in ("start", "end") for line in events.read_text().splitlines())
+    assert all(json.loads(line)["kind"] in ("start", "update", "end") for line in events.read_text().splitlines())
 
 
 def test_evaluate_writes_every_number_of_the_contract(evaluated: Path) -> None:

@@ -53,8 +53,6 @@ def _reshaped(model: Any, size: tuple[int, int], path: Path) -> tuple[Literal["y
             f"{path}: does not run on {size[0]}x{size[1]} pictures as a YOLO detector; export it with a dynamic size"
         )
     del model.graph.output[1:]
-    for side in output.shape:  # a bundle's model says what it gives
-        model.graph.output[0].type.tensor_type.shape.dim.add().dim_value = side
     n_cells = sum((size[0] // s) * (size[1] // s) for s in (8, 16, 32))
     if output.shape[2] == n_cells:
         return "yolov8", size
@@ -82,7 +80,7 @@ def _run(model: Any, size: tuple[int, int]) -> np.ndarray | None:
         output = np.asarray(session.run(None, {session.get_inputs()[0].name: picture})[0])
     except Exception:
         return None
-    for value in output.shape:
+    for value in output.shape:  # a bundle's model says what it gives
         model.graph.output[0].type.tensor_type.shape.dim.add().dim_value = value
     return output
 

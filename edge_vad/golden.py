@@ -7,7 +7,9 @@ embeddings, distances, components, scores, decisions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +50,10 @@ TOLERANCES = {
 EXACT = Tolerance(0.001, 0.005, 0.01)
 EXACT_SUMS = 1e-6  # of banks and settings as they were read
 SMALL, SMALLEST = 0.1, 0.005  # values far below the largest of their column are compared with this part of it, or this
+# In the order of the computation. A bundle of another minor version may know fewer or more of them: compared are those
+# that both know.
 STEPS = ("settings", "bank", "regions", "embedding", "distances", "components", "scores", "decisions")
+ALWAYS = ("components", "scores", "decisions")
 MAX_FRAMES = 64
 MAX_PIXELS = 2**25  # of one frame
 
@@ -72,7 +77,7 @@ def golden_values(
 ) -> dict[str, np.ndarray]:
     """Everything that is compared, by ``STEP.NAME``: what `Method.golden` gives with one array per component, ``scores``
     (n,) float32 and ``decisions`` (n,) uint8."""
-    values = {**_as_read(method, calibration), **method.golden(frames)}
+    values = {**_as_read(method, to_plain(calibration)), **method.golden(frames)}
     rows = values.pop("components")
     scorer = Scorer(calibration)
     names = sorted(calibration.components)
@@ -86,8 +91,8 @@ def golden_values(
     return values
 
 
-def _as_read(method: Method, calibration: Calibration) -> dict[str, np.ndarray]:
-    return {**method.as_read(), "settings.scoring": np.array(numbers(to_plain(calibration)))}
+def _as_read(method: Method, calibration: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {**method.as_read(), "settings.scoring": np.array(numbers(calibration))}
 
 
 def check_golden(bundle: Bundle, method: Method, calibration: Calibration, events: EventSettings) -> None:
@@ -95,13 +100,16 @@ def check_golden(bundle: Bundle, method: Method, calibration: Calibration, event
     stored = bundle.golden()
     frames = _stored_frames(stored, method, bundle.calibration["period_s"])
     tolerance = tolerance_of(bundle)
-    for name, values in _as_read(method, calibration).items():
-        _compare(name, stored.get(name), values, tolerance)
+    steps = {_step(name) for name in stored}.intersection(STEPS).union(ALWAYS)
+    as_read = _as_read(method, bundle.calibration["calibration"])
+    for name, values in as_read.items():
+        if _step(name) in steps:
+            _compare(name, stored.get(name), values, tolerance)
     try:
-        computed = golden_values(method, calibration, events, frames)
+        computed = {**golden_values(method, calibration, events, frames), **as_read}
     except ValueError as error:  # widths and sizes that do not belong together
         raise _failed(f"its frames do not fit the bundle: {error}", REBUILD) from error
-    for name in sorted(stored.keys() | computed.keys(), key=_depth):
+    for name in sorted((n for n in stored.keys() | computed.keys() if _step(n) in steps), key=_depth):
         exact = name.partition(".")[2] in method.without_network
         _compare(name, stored.get(name), computed.get(name), EXACT if exact else tolerance)
     expected, decided = stored["scores"], stored["decisions"]
@@ -133,8 +141,11 @@ def _stored_frames(stored: dict[str, np.ndarray], method: Method, period_s: floa
 
 def _depth(name: str) -> tuple[int, str]:
     """What was read comes before what is computed from it: the first step that is wrong is the one to name."""
-    step = name.partition(".")[0]
-    return STEPS.index(step) if step in STEPS else -1, name
+    return STEPS.index(_step(name)), name
+
+
+def _step(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _compare(name: str, expected: np.ndarray | None, found: np.ndarray | None, tolerance: Tolerance) -> None:
@@ -144,10 +155,9 @@ def _compare(name: str, expected: np.ndarray | None, found: np.ndarray | None, t
         raise _failed(f"{name} has another shape or type", REBUILD)
     if not np.array_equal(np.isnan(expected), np.isnan(found)):
         raise _failed(f"{name} is known for other frames", ADVICE)
-    step = name.partition(".")[0]
-    if step == "decisions":
+    if _step(name) == "decisions":
         return  # a score on the edge may fall on either side: compared where it is clear
-    allowed = tolerance.of(step)
+    allowed = tolerance.of(_step(name))
     error = deviation(name, expected, found)
     if not error <= allowed:
         raise _failed(f"{name} differs by {error:.2g} (allowed: {allowed:g})", ADVICE)
@@ -156,7 +166,7 @@ def _compare(name: str, expected: np.ndarray | None, found: np.ndarray | None, t
 def deviation(name: str, expected: np.ndarray, found: np.ndarray) -> float:
     """The largest difference between two arrays of the step ``name``, in the unit of its tolerance; NaN counts as 0."""
     expected, found = (np.where(np.isnan(v), 0, v).astype(np.float64) for v in (expected, found))
-    step, difference = name.partition(".")[0], np.abs(found - expected)
+    step, difference = _step(name), np.abs(found - expected)
     if step == "settings":
         error = difference / np.maximum(np.abs(expected), EXACT_SUMS)
     elif step == "bank":

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from edge_vad.backends.base import Backend, checked_output
+from edge_vad.errors import BackendError
 from edge_vad.motion import ASPECT, suppress
 from edge_vad.perspective import Perspective
 from edge_vad.sampling import resize
@@ -80,7 +81,8 @@ class ObjectDetector:
         outputs = self._backend.run({self._settings.input_name: planes})
         output = checked_output(outputs, self._settings.output_name, 3)[0]
         centre, size, confidence = _decode(output, self._settings)
-        kept = np.flatnonzero((confidence > self._settings.threshold) & (size.min(axis=1) >= MIN_SIDE))
+        possible = (size >= MIN_SIDE) & (centre > 0) & (centre < self._settings.input_size)
+        kept = np.flatnonzero((confidence > self._settings.threshold) & possible.all(axis=1))
         kept = kept[np.argsort(-confidence[kept], kind="stable")]
         boxes = np.concatenate([centre[kept] - size[kept] / 2, centre[kept] + size[kept] / 2], axis=1) / scale
         chosen = suppress(boxes.astype(np.float32), self._settings.max_overlap, self._settings.max_objects)
@@ -89,13 +91,16 @@ class ObjectDetector:
 
 def _decode(output: Float32, settings: ObjectSettings) -> tuple[Float32, Float32, Float32]:
     """Centres (n, 2), sizes (n, 2) in input pixels and confidences (n,) of one picture's output."""
+    rows = output.T if settings.head == "yolov8" else output
+    grid, stride = _yolox_grid(settings.input_size)
+    least = 5 if settings.head == "yolov8" else 6
+    if rows.shape[1] < least or (settings.head == "yolox" and len(rows) != len(grid)):
+        raise BackendError(f"the detector's output of shape {output.shape} is not that of {settings.head}")
     if settings.head == "yolov8":
-        rows = output.T
         return rows[:, :2], rows[:, 2:4], rows[:, 4:].max(axis=1)
     confidence = output[:, 4] * output[:, 5:].max(axis=1)
     if settings.head == "yolov5":
         return output[:, :2], output[:, 2:4], confidence
-    grid, stride = _yolox_grid(settings.input_size)
     return (output[:, :2] + grid) * stride, np.exp(np.minimum(output[:, 2:4], MAX_EXPONENT)) * stride, confidence
 
 

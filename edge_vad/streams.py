@@ -114,7 +114,7 @@ class Settings:
         check_range(1, 1000, stride=self.stride)
         smallest = min(self.image_size) // self.factor
         if smallest < 8 * self.highlevel.decimate:
-            raise ValueError(f"pictures of {smallest} working pixels are too small")
+            raise ValueError(f"pictures of {smallest} working pixels are too small for decimate {self.highlevel.decimate}")
         for name in self.components:
             kind = name.removeprefix(OBJECT_PREFIX)
             if kind not in COMPONENTS or (kind != name and (kind == "highlevel" or self.objects is None)):

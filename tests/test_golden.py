@@ -21,10 +21,12 @@ from edge_vad.bundle import Bundle, read_bundle
 from edge_vad.detector import Detector
 from edge_vad.errors import BackendError, SelfTestError
 from edge_vad.golden import EXACT, check_golden, golden_frames, tolerance_of
-from edge_vad.manifest import GOLDEN
+from edge_vad.manifest import GOLDEN, PREPROCESSING, canonical_json
 from edge_vad.methods.base import Method
 from edge_vad.plugins import load
 from edge_vad.profile import Inference, load_profile
+from edge_vad.streams import LocalSettings
+from edge_vad.strict import numbers
 
 MARGIN = 2.0  # at least this many times what another healthy backend differs by is allowed
 
@@ -99,7 +101,7 @@ def test_a_backend_that_gives_no_numbers_cannot_score(tiny_bundle: Path, monkeyp
             detector.process(frame)
 
 
-@pytest.mark.parametrize("name", ["bank.spatial", "regions.motion", "embedding.temporal", "components.speed", "scores"])
+@pytest.mark.parametrize("name", ["bank.spatial", "embedding.temporal", "components.speed", "scores"])
 def test_a_value_that_is_missing_of_another_shape_or_type_or_not_finite_fails(small: Bundle, name: str) -> None:
     stored = small.golden()[name]
     infinite = stored.copy()
@@ -114,8 +116,23 @@ def test_a_value_that_is_missing_of_another_shape_or_type_or_not_finite_fails(sm
     for words, array in cases.items():
         with pytest.raises(SelfTestError, match=f"golden self-test: {name} .*{words}"):
             checked(with_golden(small, **{name: array}))
-    with pytest.raises(SelfTestError, match="golden self-test: other is unknown"):
-        checked(with_golden(small, other=stored))
+
+
+def test_arrays_of_a_step_are_all_there_and_no_others(small: Bundle) -> None:
+    with pytest.raises(SelfTestError, match=r"golden self-test: bank\.velocity is missing"):
+        checked(with_golden(small, **{"bank.velocity": None}))
+    with pytest.raises(SelfTestError, match=r"golden self-test: bank\.more is unknown"):
+        checked(with_golden(small, **{"bank.more": small.golden()["bank.velocity"]}))
+
+
+def test_a_bundle_of_another_minor_version_may_know_other_steps(small: Bundle) -> None:
+    stored = small.golden()
+    newer = {"later.spatial": stored["scores"], "later": stored["scores"]}
+    older = {name: None for name in stored if name.startswith(("settings.", "regions."))}
+    checked(with_golden(small, **newer, **older))
+    for step in golden.ALWAYS:
+        with pytest.raises(SelfTestError, match=f"golden self-test: {step}.* is missing"):
+            checked(with_golden(small, **{name: None for name in stored if name.startswith(step)}))
 
 
 IMAGES = np.zeros((3, 60, 90, 3), np.uint8)
@@ -166,6 +183,16 @@ def test_the_lowest_precision_in_the_bundle_sets_the_tolerance(small: Bundle) ->
     mixed = replace(small.manifest, models={"encoder": encoder, "detector": detector}, files=files)
     assert tolerance_of(small) == golden.TOLERANCES["fp32"]
     assert tolerance_of(replace(small, manifest=mixed)) == golden.TOLERANCES["int8"]
+
+
+def test_a_setting_that_came_later_and_has_a_default_does_not_matter(small: Bundle) -> None:
+    """What is compared are the numbers that stand in the bundle, not those that a later runtime adds to them."""
+    plain = small.preprocessing
+    assert plain["local"].pop("enlarge") == LocalSettings().enlarge
+    older = with_members(small, {PREPROCESSING: canonical_json(plain)})
+    checked(with_golden(older, **{"settings.features": np.array(numbers(plain))}))
+    with pytest.raises(SelfTestError, match=r"settings\.features has another shape"):
+        checked(older)
 
 
 def test_a_distance_near_zero_is_compared_with_the_largest() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from edge_vad.errors import BackendError
 from edge_vad.object_detector import ObjectDetector, ObjectSettings
 from edge_vad.perspective import Perspective
 
@@ -105,3 +106,33 @@ def test_boxes_that_cover_each_other_are_one() -> None:
     backend.output[0, 4:, 1] = 0.5
     found = ObjectDetector(backend, ObjectSettings("images", "boxes", "yolov8", SIZE))  # type: ignore[arg-type]
     np.testing.assert_allclose(found.detect(IMAGE)[0], WANTED, atol=0.01)
+
+
+@pytest.mark.parametrize("head", ["yolox", "yolov5", "yolov8"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_an_output_without_numbers_is_an_error_not_a_box(head: str, value: float) -> None:
+    output = fabricated(head)
+    output[0, 0, 0] = value
+    found = ObjectDetector(Fabricated(output), ObjectSettings("images", "boxes", head, SIZE))  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match="the model gives numbers beyond 1e\\+09, or none, as 'boxes'"):
+        found.detect(IMAGE)
+
+
+@pytest.mark.parametrize("head", ["yolox", "yolov5", "yolov8"])
+def test_random_outputs_give_boxes_with_an_area(head: str) -> None:
+    for scale in (1.0, 100.0, 1e8):
+        output = np.random.default_rng(0).normal(0, scale, fabricated(head).shape).astype(np.float32)
+        found = ObjectDetector(Fabricated(output), ObjectSettings("images", "boxes", head, SIZE))  # type: ignore[arg-type]
+        boxes, confidence = found(IMAGE, Perspective(20.0, 0.0, 100.0))
+        assert np.isfinite(boxes).all() and np.isfinite(confidence).all()
+        assert np.all(boxes[:, 2:] > boxes[:, :2])
+
+
+@pytest.mark.parametrize("head", ["yolox", "yolov5", "yolov8"])
+def test_an_output_of_another_layout_is_an_error(head: str) -> None:
+    whole = fabricated(head)
+    few = whole[:, :4] if head == "yolov8" else whole[..., :5]
+    for output in (few, whole[:, :1]) if head == "yolox" else (few,):
+        found = ObjectDetector(Fabricated(output), ObjectSettings("images", "boxes", head, SIZE))  # type: ignore[arg-type]
+        with pytest.raises(BackendError, match=f"the detector's output of shape .* is not that of {head}"):
+            found.detect(IMAGE)

@@ -43,6 +43,11 @@ GOOD = compress(ROWS, "int8")
         {**GOOD, "rows": GOOD["rows"][0]},
         {"rows": ROWS},
         {"rows": ROWS.astype(np.float64)},
+        {**GOOD, "scale": GOOD["scale"].astype(np.float64)},
+        {**GOOD, "offset": GOOD["offset"].astype(np.float16)},
+        {**GOOD, "scale": GOOD["scale"] * np.float32("nan")},
+        {**GOOD, "offset": GOOD["offset"] + np.float32("inf")},
+        {**GOOD, "scale": np.full(4, 1e30, np.float32)},
     ],
 )
 def test_malformed_arrays_are_a_value_error(arrays: dict[str, np.ndarray]) -> None:

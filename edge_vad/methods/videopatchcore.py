@@ -9,7 +9,7 @@ regions and patches (equations 8 and 9).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -104,14 +104,22 @@ class VideoPatchCore(Method):
     memorising: ClassVar[bool] = False  # whether its features also fill banks
     without_network = frozenset(("motion", "velocity", "speed"))
 
-    def __init__(self, settings: Settings, extractor: Extractor, search: BankSearch, sums: Mapping[str, Float32]) -> None:
-        """sums: `bank_sums` of every bank, for the self-test."""
+    def __init__(
+        self,
+        settings: Settings,
+        extractor: Extractor,
+        search: BankSearch,
+        sums: Mapping[str, Float32],
+        plain: Mapping[str, Any] | None = None,
+    ) -> None:
+        """For the self-test: sums, `bank_sums` of every bank, and plain, the settings as they stand in the bundle."""
         self._settings = settings
         self.image_size = settings.image_size
         self.components = settings.components
         self._extractor = extractor
         self._search = search
         self._sums = sums
+        self._plain = to_plain(settings) if plain is None else plain
 
     @classmethod
     def open(cls, bundle: Bundle, backend: type[Backend], *, threads: int, device: str, bank: str) -> VideoPatchCore:
@@ -127,12 +135,14 @@ class VideoPatchCore(Method):
         for name in bundle.bank_names:
             rows = bundle.rows(name)
             banks[name], sums[name] = open_bank(bank, rows, bundle.graph(name)), bank_sums(rows)
-        return cls(settings, Extractor(settings, encoder, detector, cls.memorising), BankSearch(settings, banks), sums)
+        extractor = Extractor(settings, encoder, detector, cls.memorising)
+        return cls(settings, extractor, BankSearch(settings, banks), sums, bundle.preprocessing)
 
     def with_banks(self, banks: dict[str, Bank], rows: Mapping[str, Float32]) -> VideoPatchCore:
         """The same extractor over other banks, which hold ``rows`` (m, c) by name."""
         search = BankSearch(self._settings, banks)
-        return VideoPatchCore(self._settings, self._extractor, search, {name: bank_sums(r) for name, r in rows.items()})
+        sums = {name: bank_sums(values) for name, values in rows.items()}
+        return VideoPatchCore(self._settings, self._extractor, search, sums, self._plain)
 
     def reset(self) -> None:
         self._extractor.reset()
@@ -148,7 +158,7 @@ class VideoPatchCore(Method):
     def as_read(self) -> dict[str, np.ndarray]:
         """``settings.features``: the numbers in the settings; ``bank.NAME``: the sums of every bank."""
         banks = {f"bank.{name}": values for name, values in self._sums.items()}
-        return {"settings.features": np.array(numbers(to_plain(self._settings))), **banks}
+        return {"settings.features": np.array(numbers(self._plain)), **banks}
 
     def golden(self, frames: list[Frame]) -> dict[str, np.ndarray]:
         """``regions.motion``: number and means of each frame's regions; ``embedding.NAME``: of the rows that are searched;

@@ -96,6 +96,19 @@ def test_any_width_and_any_scale(name: str, width: int) -> None:
 
 
 @pytest.mark.parametrize("name", available("banks"))
+@pytest.mark.parametrize("length", [1.0, 100.0])
+def test_the_distance_of_a_near_row_is_as_exact_as_that_of_a_far_one(name: str, length: float) -> None:
+    """|q|^2 - 2 q r + |r|^2 is not: its terms cancel out, and every bank would have another self-test."""
+    rows = (ROWS[:300] * length).astype(np.float32)
+    for gap in (0.0, 1e-3, 1e-1):
+        queries = rows[:50].copy()
+        queries[:, 0] += np.float32(gap * length)
+        distances, ids = load("banks", name, Bank)(rows).search(queries)
+        true = np.linalg.norm(queries.astype(np.float64) - rows[ids[:, 0]], axis=1)
+        np.testing.assert_allclose(distances[:, 0], true, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", available("banks"))
 def test_the_layout_of_the_rows_in_memory_does_not_matter(name: str) -> None:
     rows = np.asfortranarray(ROWS[:100])
     kind = load("banks", name, Bank)

@@ -14,6 +14,7 @@ from onnx import helper
 from edge_vad.backends import Backend
 from edge_vad.errors import EncoderError
 from edge_vad.object_detector import ObjectDetector
+from edge_vad.onnx_gate import check_model
 from edge_vad.plugins import load
 
 WIDTH, HEIGHT = 120, 72  # working pixels: the detector runs on 160 x 96
@@ -54,6 +55,7 @@ def test_the_layout_is_recognised_and_the_input_is_set(head: str, tmp_path: Path
     assert (settings.input_name, settings.output_name) == ("images", "boxes")
     runner = load("backends", "onnxruntime", Backend)(model)
     output = runner.run({"images": np.zeros((1, 3, 96, 160), np.float32)})["boxes"]
+    assert check_model(model, "detector").outputs == {"boxes": output.shape}  # or no bundle takes it
     assert output.shape[2 if head == "yolov8" else 1] == N_CELLS * (3 if head == "yolov5" else 1)
 
 

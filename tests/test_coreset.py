@@ -21,6 +21,18 @@ def test_no_row_is_left_as_far_away_as_by_chance(n: int) -> None:
     assert cover_radius(ROWS, coreset(ROWS, n)) <= by_chance
 
 
+@pytest.mark.parametrize(("pool", "batch"), [(1024, 256), (16, 256), (64, 3), (1, 1)])
+def test_every_kept_row_is_the_farthest_of_all(pool: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_vad.coreset.POOL", pool)
+    monkeypatch.setattr("edge_vad.coreset.BATCH", batch)
+    rows = np.random.default_rng(2).integers(0, 9, (600, 4)).astype(np.float32)  # exact squares, and many equal distances
+    kept = coreset(rows, 150)
+    squared = ((rows[:, None] - rows[None, kept]) ** 2).sum(axis=2)
+    for i in range(1, len(kept)):
+        nearest = squared[:, :i].min(axis=1)
+        assert nearest[kept[i]] == nearest.max()
+
+
 def test_farthest_point_first_by_hand() -> None:
     rows = np.array([[0], [1], [2], [10], [11]], np.float32)
     assert coreset(rows, 3).tolist() == [2, 4, 0]  # 2 is nearest the mean 4.8; then 11, then 0

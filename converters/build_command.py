@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from edge_vad.converters.build import build
+from edge_vad.converters.engine import open_engine
+from edge_vad.converters.quantisation import Calibration, Precision, Quantizer
 from edge_vad.converters.settings import BuildSettings
 
 from edge_vad.commands.options import Parser, add_profile, profile_of
@@ -31,7 +34,9 @@ def main(arguments: Sequence[str]) -> int:
         "--encoder", metavar="NAME|FILE.onnx", help="efficientnet_lite0 (default), package.module:factory, a file"
     )
     parser.add_argument("--taps", metavar="A,B", help="named taps of an encoder that does not name its own")
-    parser.add_argument("--precision", choices=("int8", "fp32"), help="of the encoder (default: the profile's)")
+    parser.add_argument("--precision", choices=get_args(Precision), help="of the encoder (default: the profile's)")
+    parser.add_argument("--calibration", choices=get_args(Calibration), help="how INT8 reads its ranges off the footage")
+    parser.add_argument("--quantizer", choices=get_args(Quantizer), help="what makes INT8 of the encoder")
     parser.add_argument("--ratio", type=float, help="part of the features that the coreset keeps, 0.01 to 0.10")
     parser.add_argument(
         "--detector", metavar="FILE.onnx", help="an object detector (YOLOX, YOLOv5, YOLOv8/11) for better regions"
@@ -42,11 +47,17 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--serial", type=int, help="release number; devices refuse a lower one than they ran (default 1)")
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="every build setting (docs/build.md)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes of --engine local (default: one per core)")
+    parser.add_argument("--engine", default="local", metavar="NAME", help="local (default), dask://HOST:PORT, your.module")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="for unfinished work (default: FILE.evb.work)")
     options = parser.parse_args(arguments)
+    if options.jobs is not None and options.jobs < 1:
+        parser.error(f"--jobs must be at least 1, not {options.jobs}")
     profile = profile_of(options)
     settings = _settings(options, profile)
     start = time.monotonic()
-    bundle = build(clips_of(options.normal), options.out, settings)
+    with closing(open_engine(options.engine, options.jobs)) as engine:
+        bundle = build(clips_of(options.normal), options.out, settings, engine=engine, work=options.work)
     banks = ", ".join(f"{name} {entry.rows}x{entry.dimensions}" for name, entry in sorted(bundle.manifest.banks.items()))
     sys.stdout.write(
         f"{options.out}: {bundle.n_bytes / 1e6:.2f} MB in {time.monotonic() - start:.0f} s; banks: {banks}\n"
@@ -82,6 +93,8 @@ def _settings(options: Any, profile: Profile) -> BuildSettings:
     flags = {
         "encoder_name": options.encoder,
         "precision": options.precision,
+        "calibration": options.calibration,
+        "quantizer": options.quantizer,
         "ratio": options.ratio,
         "detector": options.detector,
         "fps": options.fps,

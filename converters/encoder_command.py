@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
-from edge_vad.converters.encoders import load_encoder, quantize
+from edge_vad.converters.encoders import load_encoder
+from edge_vad.converters.quantisation import Calibration, Quantizer, check_methods, quantize
 
 from edge_vad.cameras import open_camera
 from edge_vad.commands.options import Parser
@@ -34,15 +35,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--multiple", type=int, help="picture sides must be multiples of it")
     parser.add_argument("--fixed-size", type=int, help="the only side that the encoder takes")
     parser.add_argument("--calibration", nargs="+", metavar="PATH", help="quantize: normal footage")
+    parser.add_argument("--method", choices=get_args(Calibration), default="minmax", help="how ranges are read off it")
+    parser.add_argument("--quantizer", choices=get_args(Quantizer), default="onnxruntime", help="what makes INT8")
     options = parser.parse_args(arguments)
     if options.action == "quantize" and not options.calibration:
         parser.error("quantize needs --calibration PATH, normal footage")
+    try:
+        check_methods(options.quantizer, options.method)
+    except ValueError as error:
+        parser.error(str(error))
     check_writable(options.out)
     encoder = load_encoder(options.encoder, **_changes(options))
     told = f"taps {', '.join(encoder.preprocessing.taps)}"
     if options.action == "quantize":
         side = encoder.preprocessing.fixed_size or DEFAULT_SIDE
-        encoder, cosine = quantize(encoder, calibration_pictures(options.calibration, side))
+        pictures = calibration_pictures(options.calibration, side)
+        encoder, cosine = quantize(encoder, pictures, options.method, options.quantizer)
         told += f", INT8, cosine of the features to fp32 {cosine:.4f}"
     write_atomically(options.out, encoder.model)
     sys.stdout.write(f"{options.out}: {len(encoder.model):,} bytes, {told}\n")

@@ -1,4 +1,4 @@
-"""Encoders: torch module -> ONNX with named taps -> INT8, each step checked against the one before.
+"""Encoders: torch module -> ONNX with named taps, checked against torch. What makes INT8 of it is in quantisation.py.
 
 An exported file describes itself: taps, preprocessing and licence lie in its ONNX metadata, so that `edge-vad build
 --encoder FILE.onnx` needs no flags for it. A foreign ONNX file is described by a configuration instead.
@@ -12,7 +12,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 METADATA = "edge_vad.encoder"
 OPSET = 18
 MIN_EXPORT_COSINE = 0.9999
-MIN_INT8_COSINE = 0.9
 IMAGENET_LITE = (127.0, 128.0)
 
 
@@ -189,82 +188,6 @@ def cosine(a: Float32, b: Float32) -> float:
     """Cosine of two arrays, flattened."""
     x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
     return float(x @ y / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-12))
-
-
-def quantize(encoder: OnnxEncoder, batches: Iterable[UInt8]) -> tuple[OnnxEncoder, float]:
-    """INT8 (QDQ, per channel) with calibration pictures (n, h, w, 3) uint8 of normal footage.
-
-    Returns the encoder and the mean cosine of its features to fp32's on those pictures. Raises EncoderError when INT8
-    loses the features (cosine under 0.9): use fp32 then.
-    """
-    onnx = require("onnx", "onnx", "INT8 quantisation")
-    quantization = require("onnxruntime.quantization", "onnxruntime", "INT8 quantisation")
-    pictures = list(batches)
-    if not pictures:
-        raise EncoderError("no calibration pictures: nothing moves in the normal footage; film while it is in use")
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            self._left = iter(pictures)
-
-        def get_next(self) -> dict[str, Float32] | None:
-            batch = next(self._left, None)
-            return None if batch is None else {encoder.preprocessing.input_name: _planes(encoder.preprocessing, batch)}
-
-    model = onnx.load_model_from_string(encoder.model)
-    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        raise EncoderError("the encoder is INT8 already; use it with --precision fp32, which leaves it as it is")
-    with quiet():
-        quantised = _quantize_static(quantization, model, Reader())
-    onnx.helper.set_model_props(quantised, {p.key: p.value for p in model.metadata_props})
-    data = quantised.SerializeToString(deterministic=True)
-    result = OnnxEncoder(data, encoder.preprocessing, encoder.licence)
-    cosines = [
-        cosine(a, b)
-        for batch in pictures
-        for a, b in zip(
-            features(encoder.model, encoder.preprocessing, batch),
-            features(data, encoder.preprocessing, batch),
-            strict=True,
-        )
-    ]
-    mean = float(np.mean(cosines))
-    if mean < MIN_INT8_COSINE:
-        raise EncoderError(f"INT8 changes the features too much (cosine {mean:.3f}); use --precision fp32")
-    return result, mean
-
-
-def _quantize_static(quantization: Any, model: Any, reader: Any) -> Any:
-    """ONNX Runtime's static quantisation, which works on files only."""
-    import tempfile
-
-    onnx = require("onnx", "onnx", "INT8 quantisation")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "int8.onnx"
-        quantization.quantize_static(
-            model,
-            path,
-            reader,
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            extra_options={"CalibMovingAverage": True},  # keeps the features closer than plain minima and maxima
-        )
-        return onnx.load_model_from_string(path.read_bytes())
-
-
-def _planes(preprocessing: Preprocessing, pictures: UInt8) -> Float32:
-    """What the runtime's `Encoder` hands to its backend."""
-    caught: list[Float32] = []
-
-    class Catcher:
-        def run(self, inputs: dict[str, Float32]) -> dict[str, Float32]:
-            caught.extend(inputs.values())
-            return dict.fromkeys(preprocessing.taps, np.zeros((len(pictures), 1, 1, 1), dtype=np.float32))
-
-    Encoder(Catcher(), preprocessing)(pictures)  # type: ignore[arg-type]
-    return caught[0]
 
 
 @contextlib.contextmanager

@@ -1,67 +1,83 @@
-"""Features of normal footage, and the calibration of their distances."""
+"""Features of normal footage, and the calibration of their distances: two passes of tasks that any engine may do."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from edge_vad.converters.encoders import OnnxEncoder
-from edge_vad.converters.normal_footage import processed
+from edge_vad.converters.engine import Engine
+from edge_vad.converters.recipe import Recipe, code_version
 from edge_vad.converters.settings import BuildSettings
+from edge_vad.converters.tasks import Task, memorise_task, score_task
+from edge_vad.converters.work import WorkFolder
 
-from edge_vad.backends.base import Backend
-from edge_vad.banks.base import open_bank
+from edge_vad import tensorfile
 from edge_vad.calibration import Calibration, calibrate
-from edge_vad.features import Encoder
 from edge_vad.footage import Clip
-from edge_vad.memory import Part
-from edge_vad.methods.videopatchcore import BankSearch
-from edge_vad.object_detector import ObjectDetector, ObjectSettings
-from edge_vad.plugins import load
-from edge_vad.progress import progress
-from edge_vad.streams import Extractor, Settings
+from edge_vad.streams import Settings
 from edge_vad.types import Float32
-from edge_vad.vectors import compress, expand
 
 MIN_PARTS = 8  # cross-fitting wants this many parts; fewer clips are cut into pieces
-MIN_PART_FRAMES = 40
 
 
-def extract(
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is kept of normal footage. tasks, receipts: of every clip; rows: bank -> (m, c) of all parts behind each other;
+    lengths: bank -> rows of every part."""
+
+    tasks: Sequence[Task]
+    receipts: Sequence[Mapping[str, Any]]
+    rows: Mapping[str, Float32]
+    lengths: Mapping[str, Sequence[int]]
+
+    @property
+    def n_frames(self) -> int:
+        """Processed frames."""
+        return sum(stop - start for receipt in self.receipts for start, stop in receipt["parts"])
+
+
+def memorise_footage(
     clips: Sequence[Clip],
+    n_frames: Sequence[int | None],
     scene: Settings,
-    encoder: OnnxEncoder,
-    detector: tuple[bytes, ObjectSettings] | None,
-    fps: float | None,
-) -> list[Part]:
-    """Features of all clips by the runtime's own code, in parts for cross-fitting."""
-    backend = load("backends", "onnxruntime", Backend)
-    objects = ObjectDetector(backend(detector[0], threads=2), detector[1]) if detector else None
-    extractor = Extractor(scene, Encoder(backend(encoder.model, threads=2), scene.preprocessing), objects, memorise=True)
+    models: Mapping[str, bytes],
+    settings: BuildSettings,
+    work: WorkFolder,
+    engine: Engine,
+) -> Memory:
+    """Features of all clips by the runtime's own code, spilled to the work folder, and the coreset of every part.
+
+    A bank that nothing fell into is left out.
+    """
     n_cuts = max(1, -(-MIN_PARTS // len(clips)))
-    parts: list[Part] = []
-    for clip in progress(clips, "features", len(clips)):
-        extractor.reset()
-        rows = [(frame.timestamp, extractor(frame)) for frame in processed(clip, scene, fps)]
-        cuts = max(1, min(n_cuts, len(rows) * scene.stride // MIN_PART_FRAMES))
-        for piece in np.array_split(np.arange(len(rows)), cuts):
-            parts.append(Part([rows[i][0] for i in piece], [rows[i][1] for i in piece]))
-    return parts
+    recipe = work.store(Recipe(scene, models, settings.ratio, settings.fps, n_cuts, code_version()).save(), "recipe")
+    weights = [-(-(n or 0) // scene.stride) for n in n_frames]
+    tasks = [memorise_task(clip, recipe, weight) for clip, weight in zip(clips, weights, strict=True)]
+    receipts = work.finish(tasks, engine, "features")
+    parts = [tensorfile.load(work.read(name), name)[0] for receipt in receipts for name in receipt["coresets"]]
+    found = [name for name in scene.banks if any(name in part for part in parts)]
+    rows = {name: np.concatenate([part[name] for part in parts if name in part]) for name in found}
+    lengths = {name: [len(part.get(name, ())) for part in parts] for name in found}
+    return Memory(tasks, receipts, rows, lengths)
 
 
-def cross_fit(
-    parts: Sequence[Part], coresets: Sequence[Mapping[str, Float32]], scene: Settings, settings: BuildSettings
-) -> Calibration:
+def cross_fit(memory: Memory, scene: Settings, settings: BuildSettings, work: WorkFolder, engine: Engine) -> Calibration:
     """Calibrate on every part, scored against the memory of the others."""
-    names = scene.banks
+    banks = {name: work.store(_bank(memory, name), f"{name}.memory") for name in memory.rows}
+    tasks: list[Task] = []
+    for clip, receipt in zip(memory.tasks, memory.receipts, strict=True):
+        for part in range(len(receipt["parts"])):
+            tasks.append(score_task(clip, receipt, part, len(tasks), banks, settings.vectors))
     footage = []
-    for i, part in enumerate(progress(parts, "calibrate", len(parts))):
-        others = {n: np.concatenate([c[n] for j, c in enumerate(coresets) if n in c and (j != i or len(parts) == 1)] or
-                                    [c[n] for c in coresets if n in c]) for n in names}  # fmt: skip
-        stored = {n: expand(compress(rows, settings.vectors)) for n, rows in others.items()}
-        search = BankSearch(scene, {n: open_bank("exact", rows) for n, rows in stored.items()})
-        scored = [search(features).components for features in part.features]
-        raw = {name: np.array([s[name] for s in scored], dtype=np.float64) for name in scored[0]}
-        footage.append((np.array(part.times), raw))
+    for receipt in work.finish(tasks, engine, "calibrate"):
+        raw, _ = tensorfile.load(work.read(receipt["scores"]), receipt["scores"])
+        footage.append((raw["times"], {name: raw[name] for name in receipt["components"]}))
     weights = {name: settings.weight(name) for name in scene.components}
     return calibrate(footage, weights, settings.window_s, settings.budget_per_hour)
+
+
+def _bank(memory: Memory, name: str) -> bytes:
+    lengths = np.array(memory.lengths[name], dtype=np.int64)
+    return tensorfile.save({"rows": memory.rows[name], "lengths": lengths}, {})

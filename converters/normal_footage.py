@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -29,10 +29,14 @@ MEASURE_FRAMES = 400  # per pass, spread over the clips
 CALIBRATION_PICTURES = 24
 
 
-def inspect_footage(clips: Sequence[Clip], fps: float | None) -> tuple[tuple[int, int], float]:
-    """(width, height) and frame rate of the clips; SourceError when they differ in size or one is too short."""
+def inspect_footage(clips: Sequence[Clip], fps: float | None) -> tuple[tuple[int, int], float, list[int | None]]:
+    """(width, height) and frame rate of the clips, and the frames of each, None where its file does not say.
+
+    SourceError when they differ in size or one is too short.
+    """
     sizes: dict[tuple[int, int], str] = {}
     rates = []
+    counts = []
     for clip in clips:
         with open_camera(clip.path, fps) as camera:
             n_frames = camera.n_frames
@@ -40,19 +44,31 @@ def inspect_footage(clips: Sequence[Clip], fps: float | None) -> tuple[tuple[int
             first = next(iter(camera.frames()), None)
         if first is None or (n_frames is not None and n_frames < MIN_FRAMES):
             raise SourceError(f"{clip.path}: {n_frames or 0} frames; a clip of normal footage needs at least {MIN_FRAMES}")
+        counts.append(n_frames)
         sizes.setdefault((first.image.shape[1], first.image.shape[0]), clip.name)
     if len(sizes) > 1:
         found = ", ".join(f"{w}x{h} ({clip})" for (w, h), clip in sizes.items())
         raise SourceError(f"the clips have different sizes: {found}; one bundle is for one camera")
-    return next(iter(sizes)), float(np.median(rates))
+    return next(iter(sizes)), float(np.median(rates)), counts
 
 
-def stretches(clips: Sequence[Clip], fps: float | None) -> Iterator[list[Frame]]:
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The first frames of a clip, read anew whenever it is gone through: hundreds of large pictures are never held."""
+
+    clip: Clip
+    fps: float | None
+    n_most: int
+
+    def __iter__(self) -> Iterator[Frame]:
+        with open_camera(self.clip.path, self.fps) as camera:
+            yield from islice(camera.frames(), self.n_most)
+
+
+def stretches(clips: Sequence[Clip], fps: float | None) -> list[Stretch]:
     """Short runs of consecutive frames from the clips, MEASURE_FRAMES in all, spread over all of them."""
     chosen = [clips[i] for i in sorted({round(v) for v in np.linspace(0, len(clips) - 1, min(len(clips), 16))})]
-    for clip in chosen:
-        with open_camera(clip.path, fps) as camera:
-            yield list(islice(camera.frames(), max(MIN_FRAMES, MEASURE_FRAMES // len(chosen))))
+    return [Stretch(clip, fps, max(MIN_FRAMES, MEASURE_FRAMES // len(chosen))) for clip in chosen]
 
 
 def measure(
@@ -63,10 +79,12 @@ def measure(
     local = settings.local
     if preprocessing.fixed_size:
         local = replace(local, crop=preprocessing.fixed_size)
-    runs = list(progress(stretches(clips, settings.fps), "measure"))
+    runs = stretches(clips, settings.fps)
     motion = MotionSettings(threshold=noise_threshold(runs[0], factor), lag_s=2 / fps)
-    perspective = measure_perspective(runs, factor, motion, size[1] // factor)
-    motion, stride = measure_speed(runs, factor, motion, perspective, fps, settings.stride)
+    perspective = measure_perspective(progress(runs, "measure sizes", len(runs)), factor, motion, size[1] // factor)
+    motion, stride = measure_speed(
+        progress(runs, "measure speeds", len(runs)), factor, motion, perspective, fps, settings.stride
+    )
     log.info("an object is %.0f px tall at the lower edge; usual speed %.2f heights per second",
              float(perspective.height(np.array(size[1] // factor))), motion.usual_speed)  # fmt: skip
     try:
@@ -90,13 +108,14 @@ def calibration_pictures(clips: Sequence[Clip], scene: Settings, fps: float | No
     """What the encoder will see: batches of crops, and whole frames where the global stream is used."""
     batches: list[UInt8] = []
     n_runs = min(len(clips), 16)
-    for frames in stretches(clips, fps):
+    for stretch in stretches(clips, fps):
         difference, proposer = RgbDifference(scene.motion), None
-        for i, frame in enumerate(frames):
+        n_frames = sum(1 for _ in stretch)
+        for i, frame in enumerate(stretch):
             image = decimate(frame.image, scene.factor)
             moving, _ = difference.update(image, working_luma(frame, image), frame.timestamp)
             proposer = proposer or RegionProposer(moving.shape, scene.perspective, scene.motion)
-            if i < len(frames) // 2 or len(batches) >= CALIBRATION_PICTURES:
+            if i < n_frames // 2 or len(batches) >= CALIBRATION_PICTURES:
                 continue
             boxes, _ = proposer.propose(moving)
             if len(boxes):

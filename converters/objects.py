@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from edge_vad.converters.half_precision import half_precision
 
 from edge_vad.errors import EncoderError
 from edge_vad.object_detector import ObjectSettings
@@ -34,7 +35,7 @@ def load_object_detector(path: Path, width: int, height: int) -> tuple[bytes, Ob
     size = _round(width * ENLARGE), _round(height * ENLARGE)
     head, kept = _reshaped(model, size, path)
     settings = ObjectSettings(model.graph.input[0].name, model.graph.output[0].name, head, kept)
-    return _half_precision(model).SerializeToString(deterministic=True), settings
+    return half_precision(model, str(path)).SerializeToString(deterministic=True), settings
 
 
 def _round(value: float) -> int:
@@ -83,20 +84,3 @@ def _run(model: Any, size: tuple[int, int]) -> np.ndarray | None:
     for value in output.shape:  # a bundle's model says what it gives
         model.graph.output[0].type.tensor_type.shape.dim.add().dim_value = value
     return output
-
-
-def _half_precision(model: Any) -> Any:
-    """Store large float32 weights as fp16 with a cast behind each: half the bytes, and the runtime folds the casts."""
-    onnx = require("onnx", "onnx", "an object detector")
-    casts = []
-    for tensor in model.graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < 256:
-            continue
-        name = tensor.name
-        values = onnx.numpy_helper.to_array(tensor).astype(np.float16)
-        tensor.CopyFrom(onnx.numpy_helper.from_array(values, name + "_fp16"))
-        casts.append(onnx.helper.make_node("Cast", [name + "_fp16"], [name], to=onnx.TensorProto.FLOAT))
-    nodes = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend(casts + nodes)
-    return model

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import edge_vad
 from edge_vad import tensorfile
 from edge_vad.backends.base import Backend
 from edge_vad.banks.base import CROSSOVER_ROWS, open_bank
-from edge_vad.banks.hnsw import HnswBank
+from edge_vad.banks.hnsw import RECALL, HnswBank
 from edge_vad.calibration import Calibration
 from edge_vad.features import Encoder
 from edge_vad.footage import Clip
@@ -31,7 +32,6 @@ from edge_vad.manifest import (
     fingerprint,
     sha256,
 )
-from edge_vad.memory import Part
 from edge_vad.methods.videopatchcore import BankSearch, VideoPatchCore, bank_sums
 from edge_vad.object_detector import ObjectDetector
 from edge_vad.plugins import load
@@ -40,6 +40,8 @@ from edge_vad.streams import Extractor, Settings
 from edge_vad.strict import to_plain
 from edge_vad.types import UInt8
 from edge_vad.vectors import expand
+
+log = logging.getLogger(__name__)
 
 METHOD = "videopatchcore"
 GOLDEN_FRAMES, GOLDEN_STRANGE, GOLDEN_HEIGHT = 8, 4, 60
@@ -65,7 +67,7 @@ def bundle_members(
     return {
         **{f"{role}/{role}.onnx": data for role, data in models.items()},
         **{bank_file(name): data for name, data in banks.items()},
-        **{index_file(name): _graph(stored[name], banks[name]) for name in indexed_banks(stored, settings)},
+        **{index_file(name): graph for name, graph in _graphs(stored, banks, settings).items()},
         PREPROCESSING: preprocessing,
         CALIBRATION: calibrated,
         GOLDEN: tensorfile.save(golden, {**bound, "calibration": sha256(calibrated)}),
@@ -126,8 +128,19 @@ def indexed_banks(stored: Mapping[str, dict[str, np.ndarray]], settings: BuildSe
     return [name for name, arrays in stored.items() if len(arrays["rows"]) >= least]
 
 
-def _graph(arrays: dict[str, np.ndarray], bank: bytes) -> bytes:
-    return HnswBank(expand(arrays)).graph({"bank": sha256(bank)})
+def _graphs(
+    stored: Mapping[str, dict[str, np.ndarray]], banks: Mapping[str, bytes], settings: BuildSettings
+) -> dict[str, bytes]:
+    """Search graphs of the large banks that find what exact search finds."""
+    graphs = {}
+    for name in indexed_banks(stored, settings):
+        bank = HnswBank(expand(stored[name]))
+        log.info("bank %s: HNSW finds %.1f %% of the nearest rows, %d candidates wide", name, 100 * bank.recall, bank.width)
+        if bank.recall >= RECALL:
+            graphs[name] = bank.graph({"bank": sha256(banks[name])})
+        else:
+            log.warning("bank %s: under %.0f %%: delivered without a graph, it is searched exactly", name, 100 * RECALL)
+    return graphs
 
 
 def _licences(settings: BuildSettings, encoder: OnnxEncoder) -> str:
@@ -144,9 +157,10 @@ def describe_bundle(
     models: Mapping[str, bytes],
     stored: Mapping[str, dict[str, np.ndarray]],
     similarity: float,
-    parts: Sequence[Part],
+    n_frames: int,
     encoder: OnnxEncoder,
     n_clips: int,
+    members: Collection[str],
 ) -> dict[str, Any]:
     described: dict[str, Any] = {
         "encoder": {
@@ -159,7 +173,7 @@ def describe_bundle(
     }
     if "detector" in models:
         described["detector"] = {"file": "detector/detector.onnx", "name": Path(str(settings.detector)).name}
-    indexes = {bank: {"file": index_file(bank)} for bank in indexed_banks(stored, settings)}
+    indexes = {bank: {"file": index_file(bank)} for bank in stored if index_file(bank) in members}
     return {
         "name": name,
         "serial": settings.serial,
@@ -177,5 +191,5 @@ def describe_bundle(
             for bank, arrays in stored.items()
         },
         "indexes": indexes,
-        "footage": {"clips": n_clips, "frames_processed": sum(len(p.times) for p in parts), "ratio": settings.ratio},
+        "footage": {"clips": n_clips, "frames_processed": n_frames, "ratio": settings.ratio},
     }

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edge_vad.converters.encoders import EncoderSpec
+from edge_vad.converters.quantisation import Calibration, Precision, Quantizer, check_methods
 
 from edge_vad.errors import did_you_mean
 from edge_vad.events import EventSettings
@@ -23,18 +24,21 @@ OBJECT_SHARE = 0.5  # weight of a detector box's component, as part of its motio
 class BuildSettings:
     """What `edge-vad build` can be told; a YAML file (--config) has the same keys.
 
-    encoder: what must be known of an encoder that does not describe itself; taps: only these outputs of it. weights:
-    component -> weight in the score; 0 leaves the component and its bank out (object_NAME: of detector boxes, half of
-    NAME's where not given). window_s: seconds that the score is averaged over. budget_per_hour: false alarms that the
-    threshold is set for. index: whether banks are delivered with a search graph (auto: the large ones). serial: grows
-    with every release for a site, so that a device refuses older ones. compatible: the devices it is for, empty for all.
+    encoder: what must be known of an encoder that does not describe itself; taps: only these outputs of it. calibration,
+    quantizer: how INT8 is made (docs/precision.md). weights: component -> weight in the score; 0 leaves the component and
+    its bank out (object_NAME: of detector boxes, half of NAME's where not given). window_s: seconds that the score is
+    averaged over. budget_per_hour: false alarms that the threshold is set for. index: whether banks are delivered with a
+    search graph (auto: the large ones). serial: grows with every release for a site, so that a device refuses older ones.
+    compatible: the devices it is for, empty for all.
     """
 
     encoder_name: str = "efficientnet_lite0"
     encoder: EncoderSpec | None = None
     taps: tuple[str, ...] | None = None
     detector: str | None = None
-    precision: Literal["int8", "fp32"] = "int8"
+    precision: Precision = "int8"
+    calibration: Calibration = "minmax"
+    quantizer: Quantizer = "onnxruntime"
     ratio: float = 0.01
     vectors: VectorType = "fp16"
     stride: int = 2
@@ -52,6 +56,7 @@ class BuildSettings:
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must lie in 0..1 (0.01 to 0.10 is usual), not {self.ratio}")
+        check_methods(self.quantizer, self.calibration)
         check_range(1, 1000, stride=self.stride)
         check_range(1e-9, 1e12, budget_per_hour=self.budget_per_hour)
         check_range(1e-3, 3600, window_s=self.window_s)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
+from edge_vad import spans
 from edge_vad.types import Float32, UInt8
 
 if TYPE_CHECKING:
@@ -28,9 +29,14 @@ class Encoding:
 
     def encode(self, pictures: UInt8, share: float = 1.0) -> list[Float32]:
         """The encoder's taps for pictures, of which this work has a share."""
+        recorder = spans.recorder
+        if recorder is not None:
+            recorder.begin()
         start = time.thread_time_ns()
         taps = self.encoder(pictures)
         self.add(share * (time.thread_time_ns() - start) / 1e6)
+        if recorder is not None:
+            recorder.end(self.stage)
         return taps
 
     def add(self, ms: float) -> None:

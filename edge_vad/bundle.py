@@ -39,7 +39,7 @@ from edge_vad.manifest import (
 from edge_vad.onnx_gate import check_model
 from edge_vad.trust import UNCHECKED, Trust
 from edge_vad.types import Float32
-from edge_vad.vectors import expand
+from edge_vad.vectors import Stored
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,17 @@ class Bundle:
 
     def rows(self, bank: str) -> Float32:
         """Rows (m, c) float32 of a memory bank; BundleFormatError when they are not what the manifest says."""
+        return self.stored(bank)[:]
+
+    def stored(self, bank: str) -> Stored:
+        """The same, as they are stored."""
         entry = self.manifest.banks[bank]
         arrays = tensorfile.load(self.members[entry.file], entry.file)[0]
         try:
-            rows = expand(arrays)
+            rows = Stored(arrays)
         except ValueError as error:
-            raise BundleFormatError(f"{entry.file}: {error}") from error
-        if rows.shape != (entry.rows, entry.dimensions) or not rows.size or not np.isfinite(rows).all():
+            raise BundleFormatError(f"{entry.file}: {error}; build it again") from error
+        if rows.shape != (entry.rows, entry.dimensions) or 0 in rows.shape:
             raise BundleFormatError(f"{entry.file}: not {entry.rows} x {entry.dimensions} finite numbers; build it again")
         return rows
 

@@ -67,8 +67,8 @@ class Channel:
         self._sessions = sessions
         self._settings, self._profile = settings, profile
         self._emit_record = emit
-        self._backends = (profile.inference.backend, *profile.inference.fallback)
-        self._backend = 0
+        self._choices = profile.inference.choices
+        self._choice = 0
         self.bundle, self.detector = self._open()
         size = self.bundle.preprocessing.get("image_size")
         self.image_size: tuple[int, int] | None = (int(size[0]), int(size[1])) if size else None
@@ -132,16 +132,16 @@ class Channel:
         Costs the frame that the last one failed on. Raises SourceError when none can run the bundle.
         """
         self.n_skipped += 1
-        self._sessions.discard(self._backends[self._backend], self._epoch)
-        for step in range(1, len(self._backends) + 1):
-            self._backend = (self._backend + 1) % len(self._backends)
+        self._sessions.discard(self._choices[self._choice], self._epoch)
+        for step in range(1, len(self._choices) + 1):
+            self._choice = (self._choice + 1) % len(self._choices)
             try:
                 self.detector = self._open_detector(self.bundle)
             except EdgeVadError as error:  # also a package that is not installed
-                log.error("backend %s cannot take over: %s", self._backends[self._backend], error)
+                log.error("backend %s cannot take over: %s", self._choices[self._choice], error)
                 continue
-            kind = "replaced" if step < len(self._backends) else "rebuilt"
-            self._emit("backend", kind, {"backend": self._backends[self._backend], "reason": reason})
+            kind = "replaced" if step < len(self._choices) else "rebuilt"
+            self._emit("backend", kind, {"backend": str(self._choices[self._choice]), "reason": reason})
             return
         self._emit("backend", "failed", {"reason": reason})
         raise SourceError(f"{self.name}: no backend can run the bundle: {reason}")
@@ -171,7 +171,7 @@ class Channel:
             "reason": self.error or self._lost or wrong_size,
             "source": self._settings.source.split("@")[-1],
             "bundle": {"id": self.bundle.id[:12], "name": self.bundle.manifest.name, "serial": self.bundle.manifest.serial},
-            "backend": self._backends[self._backend],
+            "backend": str(self._choices[self._choice]),
             "on_trial": not self._confirmed,
             "view": self._view.state,
             "degraded": self._load.degraded,
@@ -266,24 +266,24 @@ class Channel:
     def _open_on_first(self, bundle: Bundle) -> Detector:
         """The detector on the first allowed backend that passes the self-test; the error of the first where none does."""
         failed: list[EdgeVadError] = []
-        for number, name in enumerate(self._backends):
-            self._backend = number
+        for number, choice in enumerate(self._choices):
+            self._choice = number
             try:
                 detector = self._open_detector(bundle)
             except EdgeVadError as error:
                 failed.append(error)
                 continue
             if failed:
-                self._emit("backend", "replaced", {"backend": name, "reason": str(failed[0])})
+                self._emit("backend", "replaced", {"backend": str(choice), "reason": str(failed[0])})
             return detector
-        self._backend = 0
+        self._choice = 0
         raise failed[0]
 
     def _open_detector(self, bundle: Bundle) -> Detector:
-        name = self._backends[self._backend]
-        inference = replace(self._profile.inference, backend=name)
-        self._epoch = self._sessions.epoch(name)
-        return Detector.open(bundle, replace(self._profile, inference=inference), backend=self._sessions.backend(name))
+        choice = self._choices[self._choice]
+        inference = self._profile.inference.on(choice)
+        self._epoch = self._sessions.epoch(choice)
+        return Detector.open(bundle, replace(self._profile, inference=inference), backend=self._sessions.backend(inference))
 
     def _confirm(self) -> None:
         self._confirmed = True

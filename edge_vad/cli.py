@@ -17,6 +17,7 @@ COMMANDS = {  # verb: (module, one line of help)
     ),
     "build": ("edge_vad.converters.build_command", "normal footage in, bundle out"),
     "evaluate": ("edge_vad.commands.evaluate", "score labelled footage: AUC, false alarms, speed, an HTML report"),
+    "bench": ("edge_vad.commands.bench", "latency percentiles by stage, memory, heat, power; a gate for budgets and CI"),
     "run": ("edge_vad.commands.run", "alarms on a stream, as JSON lines"),
     "status": ("edge_vad.commands.status", "what a running unit sees, says and suffers from"),
     "events": ("edge_vad.commands.events", "the event log of a unit: a table, JSON lines, or as they come"),

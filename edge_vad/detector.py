@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_vad import spans
 from edge_vad.anomaly_map import anomaly_map
-from edge_vad.backends.base import Backend
+from edge_vad.backends.base import Backend, load_backend
 from edge_vad.batch import Steps, run_alone
 from edge_vad.bundle import Bundle, read_bundle
 from edge_vad.calibration import Calibration, Scorer
@@ -74,7 +75,7 @@ class Detector:
         if not isinstance(bundle, Bundle):
             bundle = read_bundle(bundle, profile.trust.load())
         inference = profile.inference
-        backend = backend or load("backends", inference.backend, Backend)
+        backend = backend or load_backend(inference)
         if bundle.method not in available("methods"):  # a bundle never names code of its own to import
             raise BundleFormatError(
                 f"the bundle's method {bundle.method!r} is unknown{did_you_mean(bundle.method, available('methods'))}"
@@ -102,6 +103,9 @@ class Detector:
         # Half a period of slack: time stamps jitter, and a frame that is a little early is still the one that is due.
         self._due_s = frame.timestamp + 0.75 * self._period_s
         observation = yield from self._method.steps(frame)
+        recorder = spans.recorder
+        if recorder is not None:
+            recorder.begin()
         start = time.thread_time_ns()
         score, components = self._scorer.update(frame.timestamp, observation.components)
         regions = self._score_regions(observation)
@@ -110,6 +114,8 @@ class Detector:
             events = self._tracker.update(frame.index, frame.timestamp, score, components, _above(regions))
         picture = anomaly_map(frame.image.shape[:2], regions, observation.maps)
         stage_ms = {**observation.stage_ms, "scoring": (time.thread_time_ns() - start) / 1e6}
+        if recorder is not None:
+            recorder.end("scoring")
         self._last = Result(frame.index, frame.timestamp, score, components, regions, picture, tuple(events), stage_ms)
         return self._last
 
@@ -117,6 +123,16 @@ class Detector:
     def budget_per_hour(self) -> float:
         """False alarms per hour of normal footage that the threshold was set for."""
         return self._calibration.tail.budget_per_hour
+
+    @property
+    def period_s(self) -> float:
+        """Seconds between two processed frames."""
+        return self._period_s
+
+    @property
+    def bank_kinds(self) -> dict[str, str]:
+        """What searches each memory bank, by its name: ``exact``, ``hnsw`` or a plug-in."""
+        return self._method.bank_kinds()
 
     def cold_start_frames(self, fps: float) -> int:
         """Frames at the start of a stream whose score rests on less than the full window."""

@@ -8,8 +8,10 @@
     |-- BackendError           a backend or device that was asked for is not there
     |-- PluginError            a named camera, backend, bank, method or sink does not exist
     |-- MissingPackageError    an optional package is not installed
+    |-- EngineError            the workers of a build cannot be reached, or keep dying
     |-- OutputError            a result cannot be written
     |-- KeyFileError           a key file is missing, damaged, or its password is wrong
+    |-- ReportError            a report of bench cannot be read or compared
     |-- StoreError             the store of bundles has not what was asked for, or is in use
     `-- BundleError            a bundle cannot be used
         |-- BundleFormatError      it is not a bundle, or breaks the format's rules
@@ -61,12 +63,20 @@ class MissingPackageError(EdgeVadError):
     """An optional package is needed and not installed; the message holds the pip command."""
 
 
+class EngineError(EdgeVadError):
+    """The workers of a build cannot be reached, differ from the machine that builds, or keep dying over a task."""
+
+
 class OutputError(EdgeVadError):
     """A result cannot be written; nothing half-written is left behind."""
 
 
 class KeyFileError(EdgeVadError):
     """A key file is missing or damaged, or its password is wrong."""
+
+
+class ReportError(EdgeVadError):
+    """A report of bench is damaged, of another schema, or cannot be compared with another one."""
 
 
 class StoreError(EdgeVadError):

@@ -19,7 +19,7 @@ import numpy as np
 
 import edge_vad
 from edge_vad import tensorfile
-from edge_vad.backends.base import Backend
+from edge_vad.backends.base import load_backend
 from edge_vad.banks.base import open_bank
 from edge_vad.banks.hnsw import HnswBank
 from edge_vad.batch import Steps
@@ -33,7 +33,6 @@ from edge_vad.manifest import CALIBRATION, GOLDEN, MANIFEST, SIGNATURE, bank_has
 from edge_vad.memory import Part, memorise
 from edge_vad.methods.base import Observation
 from edge_vad.methods.videopatchcore import BankSearch, VideoPatchCore
-from edge_vad.plugins import load
 from edge_vad.profile import Profile
 from edge_vad.streams import FrameFeatures, Settings
 from edge_vad.strict import from_plain, to_plain
@@ -82,7 +81,7 @@ class Learner:
         if bundle.method != METHOD:
             raise BundleFormatError(f"the method {bundle.method!r} has no memory banks to learn into; build a new bundle")
         inference = profile.inference
-        backend = load("backends", inference.backend, Backend)
+        backend = load_backend(inference)
         opened = _Remembering.open(bundle, backend, threads=inference.threads, device=inference.device, bank=inference.bank)
         self._method = cast(_Remembering, opened)
         self._bundle, self._include_events = bundle, include_events

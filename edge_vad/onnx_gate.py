@@ -1,7 +1,7 @@
 """What an ONNX model in a bundle may hold, checked on its bytes before any runtime sees them.
 
 The device has no ``onnx`` package, and a check must not trust what it checks: this walks the protobuf encoding itself
-(https://protobuf.dev/programming-guides/encoding, field numbers from onnx.proto) and refuses what it does not know.
+(field numbers from onnx.proto) and refuses what it does not know.
 External data, sub-graphs (If, Loop, Scan), functions and foreign operators are refused; every size that a constant asks
 for is bounded. What a chain of allowed operators adds up to is not seen here: that is for the self-test's limited process.
 """
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from edge_vad.errors import BundleModelError
+from edge_vad.protobuf import as_bytes as _data
+from edge_vad.protobuf import fields as _walk
+from edge_vad.protobuf import integers
 
 MAX_NODES, MAX_TENSORS, MAX_DEPTH = 8192, 16384, 64
 MAX_FIELDS = 2**18  # of the whole encoding
@@ -300,62 +302,8 @@ def _texts(fields: list[Field], name: str) -> list[str]:
     return [bytes(_data(value)).decode() for value in _all(fields, name)]
 
 
-def _walk(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """(field number, wire type, value) of a protobuf message: an integer, or the bytes of everything else."""
-    at, end = 0, len(data)
-    while at < end:
-        key, at = _varint(data, at)
-        number, wire = key >> 3, key & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield number, wire, value
-            continue
-        if wire == 2:
-            size, at = _varint(data, at)
-        elif wire in (1, 5):
-            size = 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"wire type {wire}")
-        if size > end - at:
-            raise ValueError("cut off")
-        yield number, wire, data[at : at + size]
-        at += size
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at += 1
-        if byte < 128:
-            return value & (2**64 - 1), at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number of more than ten bytes")
-
-
-def _data(value: int | memoryview) -> memoryview:
-    if isinstance(value, int):
-        raise ValueError("a number in the place of bytes")
-    return value
-
-
-def _signed(value: int) -> int:
-    return value - 2**64 if value >= 2**63 else value
-
-
 def _integers(value: int | memoryview) -> list[int]:
-    """One integer, or a packed list of them."""
-    if isinstance(value, int):
-        return [_signed(value)]
-    if len(value) > MAX_PACKED:
-        raise ValueError("too many integers")
-    found, at = [], 0
-    while at < len(value):
-        number, at = _varint(value, at)
-        found.append(_signed(number))
-    return found
+    return integers(value, MAX_PACKED)
 
 
 def _count(name: str, value: int | memoryview) -> int:

@@ -33,9 +33,10 @@ def try_camera(source: str, fps: float | None = None, size: tuple[int, int] | No
     return _in_child("camera", {"source": source, "fps": fps, "size": size}, OPENING_S + WATCHING_S + SLACK_S)
 
 
-def try_backend(name: str, device: str, threads: int) -> dict[str, Any]:
+def try_backend(name: str, device: str, threads: int, precision: str = "fp32") -> dict[str, Any]:
     """{} when the backend loads and runs a model on that device, else {"error": one line}."""
-    return _in_child("backend", {"name": name, "device": device, "threads": threads}, BACKEND_S)
+    chosen = {"backend": name, "device": device, "threads": threads, "precision": precision}
+    return _in_child("backend", chosen, BACKEND_S)
 
 
 def _in_child(what: str, arguments: dict[str, Any], limit_s: float) -> dict[str, Any]:
@@ -89,17 +90,18 @@ def _camera(source: str, fps: float | None, size: list[int] | None) -> dict[str,
     }
 
 
-def _backend(name: str, device: str, threads: int) -> dict[str, Any]:
+def _backend(**chosen: Any) -> dict[str, Any]:
     import numpy as np
 
-    from edge_vad.backends.base import Backend
+    from edge_vad.backends.base import load_backend
     from edge_vad.errors import BackendError
-    from edge_vad.plugins import load
+    from edge_vad.profile import Inference
 
-    backend = load("backends", name, Backend)(IDENTITY, threads=threads, device=device)
+    inference = Inference(**chosen)
+    backend = load_backend(inference)(IDENTITY, threads=inference.threads, device=inference.device)
     [answer] = backend.run({"x": np.array([3.0], np.float32)}).values()
     if answer[0] != 3.0:
-        raise BackendError(f"backend {name} computes something else than it should")
+        raise BackendError(f"backend {inference.backend} computes something else than it should")
     return {}
 
 

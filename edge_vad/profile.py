@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from edge_vad.errors import ProfileError, did_you_mean
-from edge_vad.strict import from_plain
+from edge_vad.errors import BackendError, PluginError, ProfileError, did_you_mean
+from edge_vad.plugins import load
+from edge_vad.strict import check_range, from_plain
 from edge_vad.trust import Trust, load_trust
+
+
+class Choice(NamedTuple):
+    """A backend on a device, written ``onnxruntime@cuda:0``."""
+
+    backend: str
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.backend}@{self.device}"
 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """What runs the encoder and the search. threads: of the backend; device: cpu or cuda:N; bank: auto, exact or hnsw.
+    """What runs the encoder and the search. threads: of the backend; device: cpu, cuda:N and others (docs/backends.md).
 
-    fallback: backends that may take over when this one fails at work, each only after it has passed the self-test.
+    fallback: ``BACKEND`` or ``BACKEND@DEVICE`` that may take over, each only after it has passed the self-test; without a
+    device it is that of this one. bank: auto, exact or hnsw. precision: how a backend computes what is not INT8.
+    engine_cache: folder of what is compiled for this device (TensorRT, OpenVINO on a GPU); empty: the usual one.
     """
 
     backend: str = "onnxruntime"
@@ -27,16 +40,38 @@ class Inference:
     device: str = "cpu"
     threads: int = 1
     bank: str = "auto"
+    precision: Literal["fp32", "fp16"] = "fp32"
+    engine_cache: str = ""
+
+    def __post_init__(self) -> None:
+        # The first one is tried at once and says itself what is wrong; these would be missed in the hour of need.
+        for choice in self.choices[1:]:
+            _check_fallback(choice)
+        if len(set(self.choices)) < len(self.choices):
+            raise ValueError(f"fallback: one backend twice: {', '.join(map(str, self.choices))}; name each once")
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The backend and those that may take over, in their order."""
+        entries = (entry.partition("@") for entry in self.fallback)
+        others = (Choice(name, device if at else self.device) for name, at, device in entries)
+        return (Choice(self.backend, self.device), *others)
+
+    def on(self, choice: Choice) -> Inference:
+        """These settings with one of the choices; a fall-back on a CPU computes in fp32, as few CPUs know anything else."""
+        first = choice == self.choices[0]
+        precision = "fp32" if choice.device == "cpu" and not first else self.precision
+        return replace(self, backend=choice.backend, device=choice.device, precision=precision, fallback=())
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
     """Defaults of ``edge-vad build`` for this device. stride: every n-th frame is processed."""
 
-    precision: Literal["int8", "fp32"] = "int8"
+    precision: Literal["int8", "fp16", "fp32"] = "int8"
     ratio: float = 0.01
     stride: int = 2
-    vectors: Literal["fp16", "int8"] = "fp16"
+    vectors: Literal["fp16", "int8", "pq"] = "fp16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +110,24 @@ class StoreSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What ``edge-vad bench`` holds this device to; None: no bound.
+
+    fps: processed frames per second that it must manage. p95_ms: wall time of one processed frame, end to end, that 95 %
+    of them must not exceed. memory_mb: peak resident memory of the process. temperature_c: the hottest reading of a run.
+    """
+
+    fps: float | None = None
+    p95_ms: float | None = None
+    memory_mb: float | None = None
+    temperature_c: float | None = None
+
+    def __post_init__(self) -> None:
+        bounds = {"fps": self.fps, "p95_ms": self.p95_ms, "memory_mb": self.memory_mb, "temperature_c": self.temperature_c}
+        check_range(1e-3, 1e6, **bounds)
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """A device. description: one line for ``edge-vad profiles``."""
 
@@ -84,6 +137,7 @@ class Profile:
     build: Build = field(default_factory=Build)
     trust: TrustSettings = field(default_factory=TrustSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
+    budget: Budget = field(default_factory=Budget)
 
 
 def names() -> list[str]:
@@ -108,6 +162,20 @@ def load_profile(name: str, overrides: Iterable[str] = ()) -> Profile:
     for override in overrides:
         _override(values, override)
     return from_plain(Profile, values, f"profile {name}", ProfileError)
+
+
+def _check_fallback(choice: Choice) -> None:
+    """ValueError where a backend of edge-vad does not exist or never has such a device; others are known to their owner."""
+    from edge_vad.backends.base import Backend, split_device
+
+    if not choice.backend or not choice.device or "@" in choice.device:
+        raise ValueError(f"fallback: {str(choice)!r} is not BACKEND or BACKEND@DEVICE, such as onnxruntime@cpu")
+    if "." in choice.backend:
+        return
+    try:
+        split_device(choice.backend, choice.device, load("backends", choice.backend, Backend).devices)
+    except (PluginError, BackendError) as error:
+        raise ValueError(f"fallback: {error}") from error
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:

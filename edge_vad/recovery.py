@@ -8,10 +8,10 @@ from typing import cast
 
 import numpy as np
 
-from edge_vad.backends.base import Backend
+from edge_vad.backends.base import Backend, load_backend
 from edge_vad.errors import BackendError
 from edge_vad.manifest import sha256
-from edge_vad.plugins import load
+from edge_vad.profile import Choice, Inference
 from edge_vad.types import Float32
 
 OnFault = Callable[[str, str], None]  # kind of the record (retried, rebuilt), reason
@@ -21,8 +21,6 @@ def recovering(kind: type[Backend], on_fault: OnFault) -> type[Backend]:
     """A backend class that runs ``kind``: one retry, then one new session, then BackendError."""
 
     class Recovering(Backend):
-        package = kind.package
-
         def __init__(self, model: bytes, *, threads: int = 1, device: str = "cpu") -> None:
             self._make: Callable[[], Backend] = partial(kind, model, threads=threads, device=device)
             self._backend = self._make()
@@ -62,29 +60,29 @@ class Sessions:
     def __init__(self, on_fault: OnFault) -> None:
         self._on_fault = on_fault
         self.started: dict[str, str] = {}
-        self._open: dict[tuple[str, str, int, str], Backend] = {}
-        self._epochs: dict[str, int] = {}
+        self._open: dict[tuple[Choice, str, int, str], Backend] = {}
+        self._epochs: dict[Choice, int] = {}
 
-    def backend(self, name: str) -> type[Backend]:
-        """A backend class whose instances are shared."""
-        return cast(type[Backend], partial(self._session, name))
+    def backend(self, inference: Inference) -> type[Backend]:
+        """The backend class that ``inference`` names, whose instances are shared."""
+        return cast(type[Backend], partial(self._session, inference))
 
-    def epoch(self, name: str) -> int:
-        """How often the sessions of a backend were discarded."""
-        return self._epochs.get(name, 0)
+    def epoch(self, choice: Choice) -> int:
+        """How often the sessions of a backend on a device were discarded."""
+        return self._epochs.get(choice, 0)
 
-    def discard(self, name: str, epoch: int) -> None:
-        """Forget the sessions of a backend that failed: the next one that asks gets a new one.
+    def discard(self, choice: Choice, epoch: int) -> None:
+        """Forget the sessions of a backend that failed on a device: the next one that asks gets a new one.
 
         epoch: in which the failed session was opened; of cameras that shared it, the first one discards it for all.
         """
-        if epoch == self.epoch(name):
-            self._epochs[name] = epoch + 1
-            self._open = {key: session for key, session in self._open.items() if key[0] != name}
+        if epoch == self.epoch(choice):
+            self._epochs[choice] = epoch + 1
+            self._open = {key: session for key, session in self._open.items() if key[0] != choice}
 
-    def _session(self, name: str, model: bytes, *, threads: int = 1, device: str = "cpu") -> Backend:
-        key = (name, sha256(model), threads, device)
+    def _session(self, inference: Inference, model: bytes, *, threads: int = 1, device: str = "cpu") -> Backend:
+        key = (Choice(inference.backend, device), sha256(model), threads, inference.precision)
         if key not in self._open:
-            kind = recovering(load("backends", name, Backend), self._on_fault)
+            kind = recovering(load_backend(inference), self._on_fault)
             self._open[key] = kind(model, threads=threads, device=device)
         return self._open[key]

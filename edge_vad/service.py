@@ -61,6 +61,8 @@ LogRateLimitBurst=1000
 {user}
 StateDirectory=edge-vad
 StateDirectoryMode=0750
+CacheDirectory=edge-vad
+CacheDirectoryMode=0700
 # A folder of this unit alone: systemd removes it when the unit stops.
 RuntimeDirectory=edge-vad/{unit}
 {paths}ProtectSystem=strict
@@ -131,6 +133,7 @@ def service_of(config: Path, user: str | None = None, python: str = sys.executab
             raise ProfileError(f"{config}: {key} {path}: a service has no current folder: write the whole path")
     _check_readable(device, who, python)
     _check_folders(config, device, user)
+    gpu = any(choice.device != "cpu" for choice in profile.inference.choices)
     jetson = any(c.source.startswith(("csi:", "gst:", "gstreamer:")) for c in device.cameras.values())
     hidden = not who.may_read(config)
     read = [config, Path(python), Path(edge_vad.__file__), *(path for _, path in _named_paths(device))]
@@ -146,7 +149,7 @@ def service_of(config: Path, user: str | None = None, python: str = sys.executab
         home="read-only" if any(str(path).startswith(HOMES) for path in read) else "yes",
         private_tmp="no" if jetson else "yes",
         network=NO_NETWORK if _is_local(device) else "",
-        devices=OPEN_DEVICES if jetson or profile.inference.device != "cpu" else DEVICES,
+        devices=OPEN_DEVICES if jetson or gpu else DEVICES,
     )
     return Service(file_name(device.name), text)
 

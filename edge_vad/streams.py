@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edge_vad import spans
 from edge_vad.batch import Encoding, Steps, run_alone
 from edge_vad.errors import SourceError
 from edge_vad.features import (
@@ -157,11 +158,16 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        recorder = spans.recorder
+        if recorder is not None:
+            recorder.begin()
         start = time.thread_time_ns()
         try:
             yield
         finally:
             self.stage_ms[stage] = self.stage_ms.get(stage, 0.0) + (time.thread_time_ns() - start) / 1e6
+            if recorder is not None:
+                recorder.end(stage)
 
 
 class LocalStream:

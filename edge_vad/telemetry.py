@@ -42,6 +42,14 @@ def model(root: Path = Path("/")) -> str | None:
     return None
 
 
+def processor(root: Path = Path("/")) -> str | None:
+    """The processor's own name, where /proc/cpuinfo has one (ARM boards have not)."""
+    for line in (_text(root / "proc/cpuinfo") or "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip() or None
+    return None
+
+
 def temperature_c(root: Path = Path("/")) -> float | None:
     """The hottest thermal zone, degrees Celsius; the hottest processor sensor where there is no zone."""
     zones = [_number(zone / "temp") for zone in sorted(root.glob("sys/class/thermal/thermal_zone*"))]
@@ -111,6 +119,33 @@ def available_mb(root: Path = Path("/")) -> float | None:
 def total_mb(root: Path = Path("/")) -> float | None:
     """Memory that the system has."""
     return _meminfo(root, "MemTotal")
+
+
+class EnergyMeter:
+    """Joules of the processor packages since the meter was made, by their RAPL counters (Intel; AMD with the same driver).
+
+    Sub-zones (cores, memory) are part of a package and left out. Counters wrap around, after minutes at the soonest, and
+    since Linux 5.10 only root may read them. Source: Documentation/power/powercap/powercap.rst.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._joules = 0.0
+        self._last: dict[Path, tuple[float, float]] = {}  # counter and its range, microjoules
+        for zone in sorted(root.glob("sys/class/powercap/intel-rapl:*")):
+            counter, span = _number(zone / "energy_uj"), _number(zone / "max_energy_range_uj")
+            if (_text(zone / "name") or "").startswith("package") and counter is not None and span is not None:
+                self._last[zone] = counter, span
+
+    def read(self) -> float | None:
+        """Joules so far, None where nothing tells; to be called once a minute or more often."""
+        for zone, (before, span) in self._last.items():
+            counter = _number(zone / "energy_uj")
+            if counter is None:
+                self._last = {}  # half a sum would be wrong
+                break
+            self._joules += (counter - before + (span if counter < before else 0)) / 1e6
+            self._last[zone] = counter, span
+        return self._joules if self._last else None
 
 
 def hwmon(root: Path, name: str) -> list[Path]:

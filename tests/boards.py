@@ -78,6 +78,16 @@ def jetson(root: Path, n_over_current: int = 0) -> Path:
     )
 
 
+def rapl(root: Path, **microjoules: int) -> Path:
+    """RAPL counters of packages and what is in them, by zone (``zone_0_1``: intel-rapl:0:1); 1000 J and they wrap around."""
+    names = {"intel-rapl:0": "package-0", "intel-rapl:0:0": "core", "intel-rapl:1": "package-1", "intel-rapl:2": "psys"}
+    for zone, value in microjoules.items():
+        name = "intel-rapl:" + zone.removeprefix("zone_").replace("_", ":")
+        told = {"name": names[name], "energy_uj": str(value), "max_energy_range_uj": "1000000000"}
+        write(root, {f"sys/class/powercap/{name}/{file}": f"{text}\n" for file, text in told.items()})
+    return root
+
+
 def desktop(root: Path) -> Path:
     """No thermal zones, but sensors; powersave of intel_pstate, which is no slow clock."""
     return write(

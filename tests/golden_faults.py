@@ -17,7 +17,6 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edge_vad import bundle as bundles
 from edge_vad import calibration, features, golden, motion, streams, tensorfile
 from edge_vad.backends.base import Backend
 from edge_vad.backends.onnxruntime import OnnxRuntime
@@ -31,7 +30,7 @@ from edge_vad.perspective import Perspective
 from edge_vad.plugins import load
 from edge_vad.strict import from_plain
 from edge_vad.types import Float32, Frame, UInt8
-from edge_vad.vectors import compress
+from edge_vad.vectors import Stored, compress
 
 Patch = pytest.MonkeyPatch
 
@@ -251,7 +250,7 @@ def codes_unsigned(arrays: dict[str, np.ndarray]) -> Float32:
 def int8_rows_read(read: Callable[[dict[str, np.ndarray]], Float32]) -> Callable[[Bundle, Patch], Bundle]:
     def make(bundle: Bundle, patch: Patch) -> Bundle:
         changed = with_int8_rows(bundle)
-        patch.setattr(bundles, "expand", read)
+        patch.setattr(Stored, "__getitem__", lambda rows, chosen: read({**rows._arrays, "rows": rows._codes[chosen]}))
         return changed
 
     return make

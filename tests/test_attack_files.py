@@ -1413,8 +1413,8 @@ def two_arrays(a: list[int], b: list[int], n: int) -> bytes:
 
 
 HALF, BYTES = np.float16, np.zeros((2, 3), np.int8)
-GOOD, WIDE = np.ones((2, 3), HALF), np.ones(3, np.float32)
-NOT_ROWS = r"bank/spatial\.safetensors: not 2 x 3 finite numbers"
+GOOD, WIDE, CODES = np.ones((2, 3), HALF), np.ones(3, np.float32), np.zeros((2, 1), np.uint8)
+NOT_ROWS = r"bank/spatial\.safetensors: (not 2 x 3 finite numbers|rows are not all finite numbers)"
 NO_FILE = r"bank/spatial\.safetensors: not a safetensors file: "
 BANKS = [
     (NOT_ROWS, "fewer_rows", rows(GOOD[:1])),
@@ -1432,13 +1432,23 @@ BANKS = [
     ("no array 'rows' of two dimensions", "other_name", rows(None, row=GOOD)),
     ("no array 'rows' of two dimensions", "one_dimension", rows(np.ones(6, HALF))),
     ("no array 'rows' of two dimensions", "three_dimensions", rows(np.ones((2, 3, 1), HALF))),
-    ("neither fp16 nor int8", "float32", rows(GOOD.astype(np.float32))),
-    ("neither fp16 nor int8", "float64", rows(GOOD.astype(np.float64))),
-    ("neither fp16 nor int8", "booleans", rows(GOOD > 0)),
-    ("neither fp16 nor int8", "bytes_without_scale", rows(BYTES)),
-    ("neither fp16 nor int8", "bytes_without_offset", rows(BYTES, scale=WIDE)),
-    ("neither fp16 nor int8", "scale_of_another_width", rows(BYTES, scale=np.ones(4, np.float32), offset=WIDE)),
-    ("neither fp16 nor int8", "scale_of_every_row", rows(BYTES, scale=np.ones((2, 3), np.float32), offset=WIDE)),
+    ("neither fp16, nor int8", "float32", rows(GOOD.astype(np.float32))),
+    ("neither fp16, nor int8", "float64", rows(GOOD.astype(np.float64))),
+    ("neither fp16, nor int8", "booleans", rows(GOOD > 0)),
+    ("neither fp16, nor int8", "bytes_without_scale", rows(BYTES)),
+    ("neither fp16, nor int8", "bytes_without_offset", rows(BYTES, scale=WIDE)),
+    ("not one number per dimension", "scale_of_another_width", rows(BYTES, scale=np.ones(4, np.float32), offset=WIDE)),
+    ("not one number per dimension", "scale_of_every_row", rows(BYTES, scale=np.ones((2, 3), np.float32), offset=WIDE)),
+    ("nor codes with a codebook", "codes_without_codebook", rows(CODES)),
+    ("codes of another codebook", "codes_past_the_codebook", rows(CODES + 1, codebook=WIDE[None])),
+    ("codes of another codebook", "codebook_of_another_width", rows(CODES, codebook=np.ones((1, 5), np.float32))),
+    ("codebook of the rows is not float32", "codebook_of_halves", rows(CODES, codebook=GOOD)),
+    ("codebook of the rows is not float32", "codebook_of_nan", rows(CODES, codebook=WIDE[None] * np.float32(np.nan))),
+    (
+        "more than 1024 MB",
+        "codes_that_grow",
+        rows(np.zeros((2**16 + 1, 2**10), np.uint8), codebook=np.ones((1, 2**12), np.float32)),
+    ),
     (NO_FILE, "past_the_end", raw(bytes(11))),
     (NO_FILE, "shape_past_the_end", raw(bytes(12), shape=[2, 2**40])),
     (NO_FILE, "trailing_bytes", raw(bytes(13))),

@@ -213,14 +213,14 @@ def test_the_rules_for_models_graphs_and_the_self_test_are_those_of_the_code() -
     assert told == {kind: list(dataclasses.astuple(tolerance)) for kind, tolerance in {**TOLERANCES, "exact": EXACT}.items()}
     numbers = {f"{CROSSOVER_ROWS:,} rows", f"about {hnsw.N_PROBES}", f"{hnsw.MIN_FOUND:.0%}".replace("%", " %")}
     numbers |= {
-        f"`max({hnsw.EF_SEARCH}, 2k)`",
+        f"the default is {_graph.DEFAULT_EF}", f"up to {_graph.MAX_EF:,}",
         f"<= {EXACT_SUMS:f} *",
         f"{SMALL} * largest",
         *(f"`{step}" for step in STEPS),
     }
     assert not [number for number in numbers if number not in " ".join(BUNDLE_PAGE.split())]
     assert (GOLDEN_FRAMES + GOLDEN_STRANGE, GOLDEN_STRANGE) == (12, 4), "docs/bundle.md says twelve and four"
-    graph = _graph.encode(hnsw.HnswBank(np.eye(9, dtype=np.float32))._index.__getstate__()[0], {"bank": "0"})
+    graph = _graph.encode({**hnsw.HnswBank(np.eye(9, dtype=np.float32))._index.__getstate__()[0], "ef": 64}, {"bank": "0"})
     arrays, said = tensorfile.load(graph, "a graph")
     section = BUNDLE_PAGE.split("## Search graphs")[1].split("\n## ")[0]
     assert not [name for name in {*arrays, *said} if f"`{name}`" not in section]

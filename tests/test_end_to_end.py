@@ -135,7 +135,10 @@ def clip_scores(street: Path, street_bundle: Path) -> np.ndarray:
     return scores_of(street_bundle, street / "testing" / "frames" / "03")
 
 
-@pytest.mark.parametrize("override", ["inference.bank=hnsw", "inference.backend=openvino", "inference.threads=2"])
+OVERRIDES = [f"inference.{o}" for o in ("bank=hnsw", "backend=openvino", "backend=torch", "threads=2")]
+
+
+@pytest.mark.parametrize("override", OVERRIDES)
 def test_another_bank_or_backend_gives_close_scores(
     override: str, street: Path, street_bundle: Path, clip_scores: np.ndarray
 ) -> None:

@@ -72,7 +72,7 @@ def test_a_frozen_bundle_is_read_and_trusted(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FROZEN)
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
 def test_a_frozen_bundle_scores_as_it_did(name: str, backend: str) -> None:
     """The file must never be changed, and neither must what it computes: devices in the field compare thresholds with it."""
     detector = Detector.open(read(name), load_profile("desktop_cpu", [f"inference.backend={backend}"]), self_test=True)

@@ -55,7 +55,7 @@ def with_golden(bundle: Bundle, **arrays: np.ndarray | None) -> Bundle:
 
 @pytest.mark.parametrize("bank", ["exact", "hnsw", "auto"])
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
 def test_a_healthy_installation_passes_with_room_to_spare(bundle: Bundle, backend: str, threads: int, bank: str) -> None:
     checked(bundle, backend, threads, bank)
     limits, exact = tolerance_of(bundle), load("methods", bundle.method, Method).without_network

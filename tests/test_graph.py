@@ -23,6 +23,7 @@ from edge_vad.banks.base import Bank
 from edge_vad.banks.exact import ExactBank
 from edge_vad.banks.hnsw import HnswBank
 from edge_vad.bundle import Bundle, read_bundle, write_bundle
+from edge_vad.cli import main
 from edge_vad.detector import Detector
 from edge_vad.errors import BundleFormatError, BundleIntegrityError, MissingPackageError
 from edge_vad.manifest import MANIFEST, sha256
@@ -58,7 +59,7 @@ def test_a_stored_graph_finds_what_it_found_when_it_was_made(
     queries = np.concatenate([rows[:50], rows_of(50, width) + 0.1])
     for k in (1, min(n, 5)):
         assert same(made, stored, queries, k)
-    assert tensorfile.metadata(graph, "") == {"bank": "x", "m": str(m)}
+    assert tensorfile.metadata(graph, "") == {"bank": "x", "m": str(m), "ef": str(made.width)}
 
 
 def test_a_stored_graph_can_be_stored_again() -> None:
@@ -127,6 +128,54 @@ def test_m_is_a_number_that_hnswlib_takes(m: str) -> None:
     arrays, said = tensorfile.load(GRAPH, "")
     with pytest.raises(BundleFormatError, match=r"m must lie in 2\.\.64"):
         HnswBank.with_graph(ROWS, tensorfile.save(arrays, {**said, "m": m}))
+
+
+@pytest.mark.parametrize("ef", ["", "0", "1025", "-64", "6.4", " 64"])
+def test_the_width_of_a_search_is_bounded(ef: str) -> None:
+    arrays, said = tensorfile.load(GRAPH, "")
+    with pytest.raises(BundleFormatError, match=r"ef must lie in 1\.\.1024"):
+        HnswBank.with_graph(ROWS, tensorfile.save(arrays, {**said, "ef": ef}))
+
+
+def test_a_graph_that_names_no_width_is_searched_as_it_always_was() -> None:
+    arrays, said = tensorfile.load(GRAPH, "")
+    del said["ef"]
+    assert HnswBank.with_graph(ROWS, tensorfile.save(arrays, said)).width == 64
+
+
+def test_the_width_is_the_smallest_that_finds_the_nearest_rows_of_what_is_new() -> None:
+    generator = np.random.default_rng(3)
+    centres = generator.normal(0, 1, (40, 24))
+    rows = (centres[generator.integers(0, 40, 12_000)] + generator.normal(0, 0.4, (12_000, 24))).astype(np.float32)
+    bank, exact = HnswBank(rows[:10_000]), ExactBank(rows[:10_000])
+    true = exact.search(rows[10_000:])[0] * 1.001
+
+    def recall(width: int) -> float:
+        bank.width = width
+        return float(np.mean(bank.search(rows[10_000:])[0] <= true))
+
+    measured, found = bank.width, bank.recall
+    assert found >= hnsw.RECALL and recall(measured) >= hnsw.RECALL - 0.005
+    assert recall(4) < hnsw.RECALL, "so the width matters here"
+
+
+def test_a_bank_that_no_width_is_enough_for_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hnsw, "WIDTHS", (1, 2))
+    assert HnswBank(rows_of(4000, 24)).recall < hnsw.RECALL
+
+
+def test_such_a_bank_is_delivered_without_a_graph(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setattr(hnsw, "WIDTHS", (1,))
+    monkeypatch.setattr("edge_vad.converters.packing.RECALL", 1.1)
+    tiny.write_clip(tmp_path / "normal" / "01", 30, seed=1)
+    config = tmp_path / "graphs.yaml"
+    config.write_text("index: always\n")
+    assert main(tiny.build_arguments(tmp_path / "normal", tmp_path / "site.evb", tiny_encoder, "--config", str(config))) == 0
+    bundle = read_bundle(tmp_path / "site.evb")
+    assert not bundle.manifest.indexes and not [name for name in bundle.members if name.startswith("index/")]
+    assert any("delivered without a graph" in line for line in warnings())
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 import pytest
 import tiny
-from edge_vad.converters.encoders import load_encoder, quantize
+from edge_vad.converters.encoders import load_encoder
+from edge_vad.converters.quantisation import quantize
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st

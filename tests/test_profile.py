@@ -8,7 +8,7 @@ import pytest
 
 from edge_vad.errors import ProfileError
 from edge_vad.plugins import available
-from edge_vad.profile import Profile, load_profile, names
+from edge_vad.profile import Budget, Profile, load_profile, names
 
 MINE = "name: mine\ndescription: my device\ninference:\n  threads: 2\n"
 
@@ -88,3 +88,24 @@ def test_a_profile_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ProfileError, match="cannot be read"):
         load_profile(str(tmp_path / "mine.yaml"))
+
+
+def test_a_budget_is_optional_and_so_is_each_bound(tmp_path: Path) -> None:
+    assert load_profile(write(tmp_path, MINE)).budget == Budget(None, None, None, None)
+    profile = load_profile(write(tmp_path, MINE + "budget:\n  fps: 10\n"), ["budget.p95_ms=40"])
+    assert profile.budget == Budget(fps=10.0, p95_ms=40.0)
+
+
+@pytest.mark.parametrize(
+    ("bound", "words"),
+    [
+        ("p95_ms: 0", "budget: p95_ms must lie in"),
+        ("fps: -1", "budget: fps must lie in"),
+        ("fps: .nan", "budget: fps must lie in"),
+        ("p99_ms: 40", "budget: unknown key 'p99_ms' .did you mean 'p95_ms'"),
+        ("memory_mb: much", "budget: memory_mb: expected float, found 'much'"),
+    ],
+)
+def test_a_wrong_bound_is_named(bound: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=words):
+        load_profile(write(tmp_path, f"{MINE}budget:\n  {bound}\n"))

@@ -96,3 +96,46 @@ def test_a_sensor_that_answers_nothing_is_left_out(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Path, "read_text", refuse)
     assert board.temperature_c(root) == 51.2
     assert board.throttled(root) == []  # its other sensor says so
+
+
+def test_energy_is_the_sum_of_the_packages(tmp_path: Path) -> None:
+    root = boards.rapl(tmp_path, zone_0=5_000_000, zone_1=7_000_000, zone_0_0=1_000_000, zone_2=90_000_000)
+    meter = board.EnergyMeter(root)
+    assert meter.read() == 0
+    boards.rapl(root, zone_0=6_500_000, zone_1=7_250_000, zone_0_0=2_000_000, zone_2=99_000_000)
+    assert meter.read() == pytest.approx(1.75)  # neither the cores, which are in a package, nor the platform around both
+    assert meter.read() == pytest.approx(1.75)
+
+
+def test_an_energy_counter_that_wraps_around_goes_on(tmp_path: Path) -> None:
+    meter = board.EnergyMeter(boards.rapl(tmp_path, zone_0=999_000_000))
+    boards.rapl(tmp_path, zone_0=2_000_000)
+    assert meter.read() == pytest.approx(3.0)
+    boards.rapl(tmp_path, zone_0=4_000_000)
+    assert meter.read() == pytest.approx(5.0)
+
+
+def test_energy_that_only_root_may_read_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = boards.rapl(tmp_path, zone_0=5_000_000, zone_1=5_000_000)
+    read = Path.read_text
+
+    def refused(path: Path, *arguments: Any, **options: Any) -> str:
+        if path.name == "energy_uj" and closed in str(path):
+            raise PermissionError(13, "Permission denied")
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    closed = "intel-rapl"
+    assert board.EnergyMeter(root).read() is None
+    closed = "nothing"
+    meter = board.EnergyMeter(root)
+    assert meter.read() == 0
+    closed = "intel-rapl:1"  # half a sum would be wrong
+    assert meter.read() is None and meter.read() is None
+    assert board.EnergyMeter(tmp_path / "elsewhere").read() is None
+
+
+def test_the_processor_says_its_name(tmp_path: Path) -> None:
+    boards.write(tmp_path, {"proc/cpuinfo": "processor\t: 0\nmodel name\t: AMD Ryzen 7\nprocessor\t: 1\n"})
+    assert board.processor(tmp_path) == "AMD Ryzen 7"
+    assert board.processor(boards.write(tmp_path / "pi", {"proc/cpuinfo": "processor\t: 0\n"})) is None

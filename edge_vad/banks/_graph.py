@@ -5,7 +5,7 @@ wrong neighbours. So the graph is stored as plain arrays, checked against the ba
 
 levels: (n,) uint8, the highest layer of each row. entry: (1,) uint32, the row where a search begins. counts: number of
 links of each row on layer 0, then, row by row, on its layers 1 to levels[row]; uint8. links: those links, one after
-another; uint32. The metadata names the bank's hash and ``m``.
+another; uint32. The metadata names the bank's hash, ``m``, and ``ef``, the width of a search.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from edge_vad.types import Float32
 
 WHERE = "search graph"
 MAX_LEVEL = 31
+MAX_EF = 1024
+DEFAULT_EF = "64"  # of graphs that do not name it
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -40,7 +42,7 @@ def encode(state: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
         "counts": np.concatenate([counts0, counts1]),
         "links": np.concatenate([links0, links1]),
     }
-    return tensorfile.save(arrays, {**metadata, "m": str(m)})
+    return tensorfile.save(arrays, {**metadata, "m": str(m), "ef": str(state["ef"])})
 
 
 def decode(graph: bytes, rows: Float32, ef_construction: int, seed: int) -> dict[str, Any]:
@@ -49,6 +51,9 @@ def decode(graph: bytes, rows: Float32, ef_construction: int, seed: int) -> dict
     m = int(said["m"]) if re.fullmatch("[0-9]{1,3}", said.get("m", "")) else 0
     if not 2 <= m <= 64:
         raise BundleFormatError(f"{WHERE}: m must lie in 2..64")
+    ef = int(text) if re.fullmatch("[0-9]{1,4}", text := said.get("ef", DEFAULT_EF)) else 0
+    if not 1 <= ef <= MAX_EF:
+        raise BundleFormatError(f"{WHERE}: ef must lie in 1..{MAX_EF}")
     _check(arrays, len(rows), m)
     n, levels = len(rows), arrays["levels"].astype(np.int32)
     counts, links = arrays["counts"], arrays["links"]
@@ -81,7 +86,7 @@ def decode(graph: bytes, rows: Float32, ef_construction: int, seed: int) -> dict
         "M": m,
         "mult": 1 / np.log(m),
         "ef_construction": ef_construction,
-        "ef": 10,
+        "ef": ef,
         "has_deletions": False,
         "size_links_per_element": 4 + 4 * m,
         "allow_replace_deleted": False,

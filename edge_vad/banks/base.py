@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from edge_vad.errors import BundleFormatError
 from edge_vad.plugins import load
 from edge_vad.types import Float32
+from edge_vad.vectors import Stored
 
 log = logging.getLogger(__name__)
 
 # `auto` changes from exact search to HNSW here: the crossover that `benchmarks/search.py` measures for the queries of one
 # frame (49 to 75, 64 to 152 dimensions). Below it a matrix product over all rows is faster, and has no build time and no
 # recall to watch.
-CROSSOVER_ROWS = 40_000
+CROSSOVER_ROWS = 20_000
 
 
 class Bank(ABC):
@@ -33,6 +34,7 @@ class Bank(ABC):
     Optional
     --------
     with_graph(rows, graph)   the same with a search graph that was made earlier; BundleFormatError when it is damaged.
+    from_stored(rows)         over rows as they lie in the bundle, where they need not be unpacked as a whole.
     """
 
     @abstractmethod
@@ -50,6 +52,11 @@ class Bank(ABC):
         """The bank over rows (m, c) with a stored search graph; a bank that has none leaves it alone."""
         return cls(rows)
 
+    @classmethod
+    def from_stored(cls, rows: Stored) -> Bank:
+        """The bank over stored rows (m, c); most banks unpack them."""
+        return cls(rows[:])
+
     def _check(self, queries: Float32, k: int, n_rows: int, width: int) -> None:
         if queries.ndim != 2 or queries.shape[1] != width:
             raise ValueError(f"queries must have shape (n, {width}), not {queries.shape}")
@@ -57,8 +64,8 @@ class Bank(ABC):
             raise ValueError(f"k must lie in 1..{n_rows}, not {k}")
 
 
-def open_bank(name: str, rows: Float32, graph: bytes | None = None) -> Bank:
-    """The bank called ``name`` over rows (m, c), with the search graph that came with it.
+def open_bank(name: str, rows: Float32 | Stored, graph: bytes | None = None) -> Bank:
+    """The bank called ``name`` over rows (m, c), in memory or as they are stored, with the search graph that came with them.
 
     ``auto`` is exact search up to the crossover in rows and HNSW above it, where a graph is at hand: building one takes
     minutes that a starting device does not have. A graph that is damaged is replaced by exact search, with a warning.
@@ -66,8 +73,9 @@ def open_bank(name: str, rows: Float32, graph: bytes | None = None) -> Bank:
     if name == "auto":
         name = "exact" if len(rows) < CROSSOVER_ROWS else _auto(len(rows), graph)
     kind = load("banks", name, Bank)
-    if graph is None:
-        return kind(rows)
+    if graph is None or kind.with_graph.__func__ is Bank.with_graph.__func__:  # type: ignore[attr-defined]
+        return kind.from_stored(rows) if isinstance(rows, Stored) else kind(rows)
+    rows = rows[:]
     try:
         return kind.with_graph(rows, graph)
     except BundleFormatError as error:

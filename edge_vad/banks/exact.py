@@ -7,16 +7,16 @@ from numpy.typing import NDArray
 
 from edge_vad.banks.base import Bank
 from edge_vad.types import Float32
-
-BLOCK_ROWS = 2048  # block x queries distances fit the second-level cache
+from edge_vad.vectors import Stored, blocks
 
 
 class ExactBank(Bank):
     """Brute force, fused: |q - r|^2 = |q|^2 - 2 q r + |r|^2 block by block; no full distance matrix is ever made."""
 
+    _rows: Float32 | Stored
+
     def __init__(self, rows: Float32) -> None:
-        self._rows = np.ascontiguousarray(rows, dtype=np.float32)
-        self._norms = np.einsum("ij,ij->i", self._rows, self._rows)
+        self._hold(np.ascontiguousarray(rows, dtype=np.float32))
 
     def search(self, queries: Float32, k: int = 1) -> tuple[Float32, NDArray[np.int64]]:
         self._check(queries, k, *self._rows.shape)
@@ -24,14 +24,20 @@ class ExactBank(Bank):
         best = np.full((len(queries), k), np.inf, dtype=np.float32)
         ids = np.zeros((len(queries), k), dtype=np.int64)
         doubled = queries * np.float32(-2)
-        for start in range(0, len(self._rows), BLOCK_ROWS):
-            block = doubled @ self._rows[start : start + BLOCK_ROWS].T
-            block += self._norms[start : start + BLOCK_ROWS]
+        start = 0
+        for rows in blocks(self._rows):
+            block = doubled @ rows.T
+            block += self._norms[start : start + len(rows)]
             _merge(best, ids, block, start)
+            start += len(rows)
         return _distances(queries, self._rows, ids)
 
+    def _hold(self, rows: Float32 | Stored) -> None:
+        self._rows = rows
+        self._norms = np.concatenate([np.einsum("ij,ij->i", block, block) for block in blocks(rows)])
 
-def _distances(queries: Float32, rows: Float32, ids: NDArray[np.int64]) -> tuple[Float32, NDArray[np.int64]]:
+
+def _distances(queries: Float32, rows: Float32 | Stored, ids: NDArray[np.int64]) -> tuple[Float32, NDArray[np.int64]]:
     """Distances (n, k) to the rows ``ids`` (n, k), ascending. The sum above cancels out for rows that are close by: its
     error is a thousandth of their length; this one has none."""
     gaps = queries[:, None] - rows[ids]

@@ -16,48 +16,74 @@ from edge_vad.plugins import require
 from edge_vad.types import Float32
 
 LINKS = 16
-EF_BUILD = 200
-EF_SEARCH = 64
+EF_BUILD = 100
 SEED = 7
-N_PROBES, MIN_FOUND = 256, 0.99  # rows that a graph must lead to when they are searched for
+RECALL = 0.99  # part of the queries that must find their nearest row
+WIDTHS = (16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 192, 256)  # of a search (ef): the first that is good enough
+N_HELD_OUT, N_PROBES = 2048, 256
+MIN_FOUND = 0.99  # of the rows that are searched for when a stored graph is opened
 
 
 class HnswBank(Bank):
-    """HNSW with M=16. Without a graph it is built here, on one thread, so the same rows give the same graph."""
+    """HNSW with M=16. Without a graph it is built here, on one thread, so the same rows give the same graph.
+
+    The width of its searches is measured before the last rows are added, which are searched for like new footage: the
+    smallest one that finds 99 % of their nearest rows. ``recall``: what it found; nan for a stored graph.
+    """
 
     def __init__(self, rows: Float32) -> None:
         self._shape = rows.shape
         self._index = _hnswlib().Index(space="l2", dim=rows.shape[1])
         self._index.init_index(len(rows), ef_construction=EF_BUILD, M=LINKS, random_seed=SEED)
-        self._index.add_items(rows, np.arange(len(rows)), num_threads=1)
+        n_first = len(rows) - min(N_HELD_OUT, len(rows) // 8)
+        for part in (slice(0, n_first), slice(n_first, len(rows))):
+            self._index.add_items(rows[part], np.arange(len(rows))[part], num_threads=1)
+            if part.start == 0:
+                self.width, self.recall = self._measured(rows[:n_first], rows[n_first:])
 
     @classmethod
     def with_graph(cls, rows: Float32, graph: bytes) -> HnswBank:
         bank = cls.__new__(cls)
         bank._shape = rows.shape
-        bank._index = _hnswlib().Index(_graph.decode(graph, rows, EF_BUILD, SEED))
-        probes = rows[:: max(1, len(rows) // N_PROBES)]
-        distances, _ = bank.search(probes)
-        close = 1e-3 * (1 + np.linalg.norm(probes, axis=1))
-        if np.mean(distances[:, 0] <= close) < MIN_FOUND:
+        state = _graph.decode(graph, rows, EF_BUILD, SEED)
+        bank._index, bank.width, bank.recall = _hnswlib().Index(state), state["ef"], np.nan
+        if not bank.leads_to(rows):
             raise BundleFormatError(f"{_graph.WHERE}: it does not lead to the rows of the bank")
         return bank
 
     def graph(self, metadata: Mapping[str, str]) -> bytes:
         """The graph at rest, for `with_graph`; metadata: what it belongs to."""
         state: dict[str, Any] = self._index.__getstate__()[0]
-        return _graph.encode(state, metadata)
+        return _graph.encode({**state, "ef": self.width}, metadata)
+
+    def leads_to(self, rows: Float32) -> bool:
+        """Whether its own rows are found when they are searched for: a device refuses a graph where they are not."""
+        probes = rows[:: max(1, len(rows) // N_PROBES)]
+        distances, _ = self.search(probes)
+        close = 1e-3 * (1 + np.linalg.norm(probes, axis=1))
+        return bool(np.mean(distances[:, 0] <= close) >= MIN_FOUND)
 
     def search(self, queries: Float32, k: int = 1) -> tuple[Float32, NDArray[np.int64]]:
         self._check(queries, k, *self._shape)
         if not len(queries):
             return np.zeros((0, k), dtype=np.float32), np.zeros((0, k), dtype=np.int64)
-        self._index.set_ef(min(max(EF_SEARCH, 2 * k), self._shape[0]))
+        self._index.set_ef(min(max(self.width, 2 * k), self._shape[0]))
         try:
             ids, squared = self._index.knn_query(queries, k=k, num_threads=1)
         except RuntimeError:  # its links lead to fewer than k rows, as among many equal ones
             return ExactBank(self._index.get_items(np.arange(self._shape[0]), "numpy")).search(queries, k)
         return np.sqrt(np.maximum(squared, 0)), ids.astype(np.int64)
+
+    def _measured(self, rows: Float32, queries: Float32) -> tuple[int, float]:
+        """The smallest width that reaches RECALL, and the recall that it reaches; else the largest."""
+        true = ExactBank(rows).search(queries)[0][:, 0] * 1.0002 + 1e-6
+        recall = 1.0
+        for width in WIDTHS:
+            self.width = width
+            recall = float(np.mean(self.search(queries)[0][:, 0] <= true)) if len(queries) else 1.0
+            if recall >= RECALL and self.leads_to(rows):
+                break
+        return width, recall
 
 
 def _hnswlib() -> Any:

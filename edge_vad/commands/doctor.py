@@ -93,7 +93,7 @@ def _wanted(profile: Profile, device: Device | None) -> Iterator[tuple[str, str,
     from edge_vad.backends.base import Backend
     from edge_vad.plugins import load
 
-    for name in (profile.inference.backend, *profile.inference.fallback):
+    for name in dict.fromkeys(choice.backend for choice in profile.inference.choices):
         try:
             package = load("backends", name, Backend).package
         except EdgeVadError:
@@ -111,9 +111,10 @@ def _wanted(profile: Profile, device: Device | None) -> Iterator[tuple[str, str,
 def backends(profile: Profile) -> Iterator[Check]:
     """Whether the backends run a model on the device that the profile names, each in a process of its own."""
     inference = profile.inference
-    for name in (inference.backend, *inference.fallback):
-        found = try_backend(name, inference.device, inference.threads)
-        on = f"runs a model on {inference.device}, {inference.threads} threads"
+    for choice in inference.choices:
+        name, device = choice
+        found = try_backend(name, device, inference.threads, inference.on(choice).precision)
+        on = f"runs a model on {device}, {inference.threads} threads"
         yield Check("bad", f"backend {name}", found["error"]) if "error" in found else Check("ok", f"backend {name}", on)
 
 

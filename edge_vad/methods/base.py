@@ -52,6 +52,7 @@ class Method(ABC):
     image_size          (width, height) that frames must have; None: any.
     components          the names in `Observation.components`; a bundle that does not calibrate all of them is refused.
     without_network     the X above that no network takes part in: the self-test then allows rounding errors only.
+    bank_kinds()        which bank searches what, for reports.
     """
 
     image_size: tuple[int, int] | None = None
@@ -78,6 +79,10 @@ class Method(ABC):
 
     def as_read(self) -> dict[str, np.ndarray]:
         """Named arrays that say what was read from the bundle: ``settings.NAME`` and ``bank.NAME``."""
+        return {}
+
+    def bank_kinds(self) -> dict[str, str]:
+        """The plug-in that searches each memory bank, by the bank's name."""
         return {}
 
     def golden(self, frames: list[Frame]) -> dict[str, np.ndarray]:

@@ -24,6 +24,7 @@ from edge_vad.object_detector import ObjectDetector
 from edge_vad.streams import COMPONENTS, OBJECT_PREFIX, Extractor, FrameFeatures, LocalFeatures, Settings, Stopwatch
 from edge_vad.strict import from_plain, numbers, to_plain
 from edge_vad.types import Float32, Frame, Region
+from edge_vad.vectors import Stored, blocks
 
 # Detector boxes show an object in the very first frame; all else needs a frame to compare with.
 APPEARS_AT_ONCE = OBJECT_PREFIX + "spatial"
@@ -40,6 +41,10 @@ class BankSearch:
     def reset(self) -> None:
         """Forget the last high-level score, which holds until the next row falls due."""
         self._highlevel = np.nan
+
+    def kinds(self) -> dict[str, str]:
+        """The plug-in behind each bank; of edge-vad's own, the plain name."""
+        return {name: type(bank).__module__.removeprefix("edge_vad.banks.") for name, bank in self._banks.items()}
 
     def __call__(self, features: FrameFeatures) -> Observation:
         """Raw scores of one frame's features; frames come in order."""
@@ -133,7 +138,7 @@ class VideoPatchCore(Method):
         banks: dict[str, Bank] = {}
         sums: dict[str, Float32] = {}
         for name in bundle.bank_names:
-            rows = bundle.rows(name)
+            rows = bundle.stored(name)
             banks[name], sums[name] = open_bank(bank, rows, bundle.graph(name)), bank_sums(rows)
         extractor = Extractor(settings, encoder, detector, cls.memorising)
         return cls(settings, extractor, BankSearch(settings, banks), sums, bundle.preprocessing)
@@ -160,6 +165,9 @@ class VideoPatchCore(Method):
         banks = {f"bank.{name}": values for name, values in self._sums.items()}
         return {"settings.features": np.array(numbers(self._plain)), **banks}
 
+    def bank_kinds(self) -> dict[str, str]:
+        return self._search.kinds()
+
     def golden(self, frames: list[Frame]) -> dict[str, np.ndarray]:
         """``regions.motion``: number and means of each frame's regions; ``embedding.NAME``: of the rows that are searched;
         ``distances.NAME``: means over the regions; and the components."""
@@ -179,15 +187,19 @@ class VideoPatchCore(Method):
         }
 
 
-def bank_sums(rows: Float32) -> Float32:
+def bank_sums(rows: Float32 | Stored) -> Float32:
     """Means, root mean squares, and means weighted by the place, of the columns of rows (m, c) -> (3, c).
 
     Golden frames come near few rows of a bank; this sees every one that is read wrongly or exchanged.
     """
-    place = (np.arange(len(rows)) + 0.5) / len(rows)
-    mean = rows.mean(axis=0, dtype=np.float64)
-    square = np.einsum("ij,ij->j", rows, rows, dtype=np.float64) / len(rows)
-    weighted = np.einsum("i,ij->j", place, rows) / len(rows)
+    sums = np.zeros((3, rows.shape[1]))
+    start = 0
+    for block in blocks(rows):
+        place = (np.arange(start, start + len(block)) + 0.5) / len(rows)
+        square = np.einsum("ij,ij->j", block, block, dtype=np.float64)
+        sums += [block.sum(axis=0, dtype=np.float64), square, np.einsum("i,ij->j", place, block)]
+        start += len(block)
+    mean, square, weighted = sums / len(rows)
     return np.stack([mean, np.sqrt(square), weighted]).astype(np.float32)
 
 

@@ -84,6 +84,7 @@ def test_a_service(write: Write) -> None:
         "DynamicUser": "yes",
         "User": "edge-vad",
         "StateDirectory": "edge-vad",
+        "CacheDirectory": "edge-vad",
         "RuntimeDirectory": "edge-vad/gate",
         "ProtectSystem": "strict",
         "ProtectHome": "yes",
@@ -123,8 +124,9 @@ def test_a_unit_that_needs_no_network_gets_none(more: dict[str, object], local: 
 def test_a_jetson_keeps_its_devices_and_the_socket_in_tmp(write: Write) -> None:
     found = settings(service_of(write(cameras={"street": {**STORE, "source": "csi://0"}})))
     assert (found["DevicePolicy"], found["PrivateTmp"]) == (["auto"], ["no"]) and "DeviceAllow" not in found
-    found = settings(service_of(write(set=["inference.device=cuda:0"])))
-    assert (found["DevicePolicy"], found["PrivateTmp"]) == (["auto"], ["yes"])
+    for gpu in ("inference.device=cuda:0", "inference.fallback=[openvino@gpu:0]"):
+        found = settings(service_of(write(set=[gpu])))
+        assert (found["DevicePolicy"], found["PrivateTmp"]) == (["auto"], ["yes"])
 
 
 def test_a_configuration_with_passwords_is_handed_over(write: Write) -> None:

@@ -8,8 +8,10 @@ import tiny
 from onnx import helper
 
 from edge_vad.backends import Backend
+from edge_vad.backends.base import load_backend
 from edge_vad.errors import BackendError
 from edge_vad.plugins import available, load
+from edge_vad.profile import Inference
 
 PICTURES = np.random.default_rng(0).normal(0, 1, (3, 3, 32, 24)).astype(np.float32)
 
@@ -64,10 +66,38 @@ def test_a_wrong_input_is_a_backend_error(backend: type[Backend]) -> None:
         runner.run({"image": PICTURES[:, :2]})
 
 
-@pytest.mark.parametrize("device", ["gpu", "npu", "", "cuda:x", "cpu:zero"])
+@pytest.mark.parametrize("device", ["tpu", "", "cuda:x", "cpu:zero", "cpu:0", "gpu:-1", "npu:"])
 def test_an_unknown_device_is_refused_by_name(backend: type[Backend], device: str) -> None:
     with pytest.raises(BackendError, match=f"no device '{device}'"):
         backend(tiny.encoder_model(), device=device)
+
+
+def test_every_kind_of_device_runs_the_model_or_is_an_error_that_names_it(backend: type[Backend]) -> None:
+    assert "cpu" in backend.devices
+    for kind in backend.devices:
+        try:
+            found = backend(tiny.encoder_model(), device=kind).run({"image": PICTURES})
+        except BackendError as error:
+            assert kind != "cpu" and kind in str(error) and "\n" not in str(error)
+        else:
+            np.testing.assert_allclose(found["coarse"], expected()["coarse"], rtol=0.02, atol=0.02)
+
+
+def test_fp16_computes_in_fp16_or_is_an_error(backend: type[Backend]) -> None:
+    """Never in fp32 or bfloat16 without a word."""
+    try:
+        found = load_backend(Inference(named(backend), precision="fp16"))(tiny.encoder_model()).run({"image": PICTURES})
+    except BackendError as error:
+        assert "inference.precision" in str(error)
+        return
+    for name, values in expected().items():
+        assert found[name].dtype == np.float32
+        error = np.abs(found[name] - values).max()
+        assert 1e-5 < error < 0.02, "half precision shows, and not more than that"
+
+
+def named(backend: type[Backend]) -> str:
+    return backend.__module__.rpartition(".")[2]
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])

@@ -1,4 +1,4 @@
-"""torch -> ONNX -> INT8, each checked against the one before."""
+"""torch -> ONNX, checked against torch; files that describe themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import tiny
-from edge_vad.converters.encoders import METADATA, EncoderSpec, OnnxEncoder, cosine, features, load_encoder, quantize
+from edge_vad.converters.encoders import METADATA, EncoderSpec, OnnxEncoder, cosine, features, load_encoder
 
 from edge_vad.errors import EncoderError
 
@@ -132,20 +132,6 @@ def test_metadata_of_another_tool_is_refused_by_key(tiny_encoder: Path, tmp_path
     (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(EncoderError, match="metadata"):
         load_encoder(str(tmp_path / "x.onnx"))
-
-
-def test_int8_keeps_the_features(exported: OnnxEncoder) -> None:
-    quantised, similarity = quantize(exported, [PICTURES, PICTURES[:, ::-1].copy()])
-    assert 0.9 < similarity <= 1
-    for one, other in zip(*(features(e.model, e.preprocessing, PICTURES) for e in (quantised, exported)), strict=True):
-        assert cosine(one, other) > 0.9
-    assert "QuantizeLinear" in {node.op_type for node in onnx.load_model_from_string(quantised.model).graph.node}
-    assert quantize(exported, [PICTURES, PICTURES[:, ::-1].copy()])[0].model == quantised.model
-
-
-def test_int8_without_pictures_says_what_to_do(exported: OnnxEncoder) -> None:
-    with pytest.raises(EncoderError, match="film while it is in use"):
-        quantize(exported, [])
 
 
 def test_cosine_by_hand() -> None:

@@ -17,6 +17,7 @@ from edge_vad.detector import Detector
 from edge_vad.device import CameraSettings
 from edge_vad.errors import BackendError, SourceError
 from edge_vad.features import Encoder
+from edge_vad.profile import Inference
 from edge_vad.recovery import Sessions
 from edge_vad.types import Frame, Result
 
@@ -43,7 +44,7 @@ def frames_of(camera: int) -> list[Frame]:
 
 
 def open_with(sessions: Sessions, bundle: Path) -> Detector:
-    return Detector.open(str(bundle), backend=sessions.backend(BACKEND))
+    return Detector.open(str(bundle), backend=sessions.backend(Inference(BACKEND)))
 
 
 def together(detectors: list[Detector], footage: list[list[Frame]]) -> list[list[Result]]:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -24,9 +24,10 @@ from live_parts.dead_sink import DeadSink
 from live_stage import FOREVER, Stage, Watched, device_yaml, importable, plan, run_command, source, wait_for, watched
 from tiny import Outcome, write_clip
 
+from edge_vad.backends.onnxruntime import OnnxRuntime
 from edge_vad.bundle import read_bundle
 from edge_vad.device import CameraSettings, MediaSettings
-from edge_vad.errors import SourceError
+from edge_vad.errors import BackendError, SourceError
 from edge_vad.eventlog import EventLog, read
 from edge_vad.store import Store
 
@@ -373,7 +374,7 @@ def test_the_next_allowed_backend_takes_over_from_one_that_always_fails(
         unit.until_scored(5)
         for name in two:
             [replaced] = [r for r in unit.records(name, "backend") if r["kind"] == "replaced"]
-            assert replaced["backend"] == unit.status(name)["backend"] == "onnxruntime"
+            assert replaced["backend"] == unit.status(name)["backend"] == "onnxruntime@cpu"
             assert unit.status(name)["skipped"] - before[name]["skipped"] <= 2
         assert unit.kinds(None, "camera") == []
 
@@ -395,7 +396,51 @@ def test_a_backend_whose_self_test_fails_at_the_start_is_not_used(two: dict[str,
     with watched(tmp_path, {"gate": two["gate"]}, wrong, "inference.fallback=[onnxruntime]") as unit:
         unit.until_scored()
         assert unit.kinds("gate") == ["backend.replaced"]
-        assert unit.status("gate")["backend"] == "onnxruntime"
+        assert unit.status("gate")["backend"] == "onnxruntime@cpu"
+
+
+def test_a_device_that_is_not_there_is_replaced_where_the_profile_allows_it_and_an_error_else(
+    two: dict[str, CameraSettings], tmp_path: Path
+) -> None:
+    """ONNX Runtime would run on the CPU without a word."""
+    gate, absent = {"gate": two["gate"]}, "inference.device=cuda:99"
+    with watched(tmp_path, gate, absent, "inference.fallback=[openvino@gpu:99, onnxruntime@cpu]") as unit:
+        unit.until_scored()
+        [replaced] = unit.records("gate", "backend")
+        assert (replaced["kind"], replaced["backend"]) == ("replaced", "onnxruntime@cpu")
+        assert "cuda" in replaced["reason"]
+        assert unit.status("gate")["backend"] == "onnxruntime@cpu"
+    with pytest.raises(BackendError, match="cuda"), watched(tmp_path / "again", gate, absent):
+        pass
+
+
+def test_a_backend_that_fails_on_one_device_is_replaced_by_itself_on_another(
+    two: dict[str, CameraSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`gpu:0` is another name of the CPU here; the sessions of the two are not one."""
+    made = OnnxRuntime.__init__
+
+    def anywhere(self: OnnxRuntime, model: bytes, *, threads: int = 1, device: str = "cpu") -> None:
+        made(self, model, threads=threads)
+        self.device = device  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(OnnxRuntime, "__init__", anywhere)
+    monkeypatch.setattr(OnnxRuntime, "devices", ("cpu", "gpu"))
+    with watched(tmp_path, two, "inference.device=gpu:0", "inference.fallback=[onnxruntime@cpu]") as unit:
+        unit.until_scored()
+        assert unit.status("gate")["backend"] == "onnxruntime@gpu:0"
+        run = OnnxRuntime.run
+
+        def broken(self: OnnxRuntime, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            if self.device != "cpu":  # type: ignore[attr-defined]
+                raise BackendError("the GPU fell off the bus")
+            return run(self, inputs)
+
+        monkeypatch.setattr(OnnxRuntime, "run", broken)
+        unit.until_scored(5)
+        for name in two:
+            assert [r["backend"] for r in unit.records(name, "backend")] == ["onnxruntime@cpu"]
+            assert unit.status(name)["backend"] == "onnxruntime@cpu"
 
 
 def test_a_camera_without_any_backend_fails_alone_and_is_tried_again(

@@ -1,0 +1,89 @@
+"""What a run was made with: bundle, settings, versions; and a whole report of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import edge_vad
+from edge_vad.backends.base import Backend
+from edge_vad.bundle import Bundle
+from edge_vad.detector import Detector
+from edge_vad.plugins import load
+from edge_vad.profile import Profile
+from edge_vad.profiling.budget import verdicts
+from edge_vad.profiling.compare import KIND, SCHEMA
+from edge_vad.profiling.measurement import Measurement
+from edge_vad.profiling.percentiles import PERCENTILES
+
+
+def make_report(
+    measurement: Measurement,
+    detector: Detector,
+    bundle: Bundle,
+    profile: Profile,
+    source: str,
+    percentiles: Sequence[float] = PERCENTILES,
+) -> dict[str, Any]:
+    """Everything that is known of a run as plain values; source: where its frames came from."""
+    summary = measurement.summary(percentiles)
+    return {
+        "kind": KIND,
+        "schema": SCHEMA,
+        "written": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "bundle": _bundle(bundle),
+        "settings": _settings(detector, profile, source),
+        "versions": versions(profile),
+        **summary,
+        "budget": [verdict.plain() for verdict in verdicts(profile.budget, summary)],
+    }
+
+
+def versions(profile: Profile) -> dict[str, str]:
+    """What computes: Python, edge-vad, NumPy and the package of the backend."""
+    found = {"python": platform.python_version(), "edge-vad": edge_vad.__version__}
+    for package in ("numpy", load("backends", profile.inference.backend, Backend).package):
+        if package:
+            found[package] = _version(package)
+    return found
+
+
+def _version(package: str) -> str:
+    """Of the module that is loaded: a package may be installed under another name, as onnxruntime-gpu."""
+    told = getattr(sys.modules.get(package.replace("-", "_")), "__version__", None)
+    try:
+        return str(told or importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _bundle(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest
+    size = bundle.preprocessing.get("image_size")
+    return {
+        "name": manifest.name,
+        "id": bundle.id,
+        "serial": manifest.serial,
+        "method": manifest.method,
+        "models": {role: f"{model.name} {model.precision}" for role, model in manifest.models.items()},
+        "image_size": size,
+        "rows": {name: bank.rows for name, bank in manifest.banks.items()},
+    }
+
+
+def _settings(detector: Detector, profile: Profile, source: str) -> dict[str, Any]:
+    inference = profile.inference
+    return {
+        "profile": profile.name,
+        "backend": inference.backend,
+        "device": inference.device,
+        "threads": inference.threads,
+        "precision": inference.precision,
+        "bank": inference.bank,
+        "banks": detector.bank_kinds,
+        "source": source,
+    }

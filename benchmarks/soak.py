@@ -31,8 +31,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import tiny
 
 from edge_vad.cli import main as edge_vad
-from edge_vad.commands.run import few_arenas
 from edge_vad.device import CameraSettings, Device
+from edge_vad.heap import tune_heap
 from edge_vad.profile import load_profile
 from edge_vad.telemetry import memory_mb
 from edge_vad.unit import Unit
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--fps", type=float, default=15.0)
     options = parser.parse_args()
-    few_arenas()
+    tune_heap()
     with tempfile.TemporaryDirectory() as folder:
         if options.kind == "accelerated":
             return accelerated(Path(folder), options.frames)

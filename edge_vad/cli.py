@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from edge_vad.errors import EdgeVadError, did_you_mean
+from edge_vad.heap import tune_heap
 
 COMMANDS = {  # verb: (module, one line of help)
     "demo": (
@@ -18,6 +19,7 @@ COMMANDS = {  # verb: (module, one line of help)
     "build": ("edge_vad.converters.build_command", "normal footage in, bundle out"),
     "evaluate": ("edge_vad.commands.evaluate", "score labelled footage: AUC, false alarms, speed, an HTML report"),
     "bench": ("edge_vad.commands.bench", "latency percentiles by stage, memory, heat, power; a gate for budgets and CI"),
+    "tune": ("edge_vad.commands.tune", "backend, precision, threads and bank for this device, by measuring: a profile"),
     "run": ("edge_vad.commands.run", "alarms on a stream, as JSON lines"),
     "status": ("edge_vad.commands.status", "what a running unit sees, says and suffers from"),
     "events": ("edge_vad.commands.events", "the event log of a unit: a table, JSON lines, or as they come"),
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # ONNX Runtime 1.29 and later report their use to their maker unless this is set before they are imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    tune_heap()
     verb, rest = arguments[0], arguments[1:]
     if verb not in COMMANDS:
         sys.stderr.write(f"edge-vad: no command {verb!r}{did_you_mean(verb, COMMANDS)}; see edge-vad --help\n")

@@ -29,7 +29,7 @@ def coreset(rows: Float32, n_kept: int) -> NDArray[np.intp]:
         raise ValueError(f"cannot keep {n_kept} of {len(rows)} rows")
     rows = np.ascontiguousarray(rows, dtype=np.float32)
     norms = np.einsum("ij,ij->i", rows, rows)
-    picked = np.argmin(norms - 2 * (rows @ rows.mean(axis=0)))[None]
+    picked = np.array([np.argmin(norms - 2 * (rows @ rows.mean(axis=0)))])
     distance = np.full(len(rows), np.inf, dtype=np.float32)
     chosen = [picked]
     n_left = n_kept - 1
@@ -59,7 +59,7 @@ def _pick(distance: Float32, rows: Float32, norms: Float32, n_most: int) -> NDAr
     bound = distance[order[:n_outside]].max(initial=-np.inf)
     pool = np.sort(order[n_outside:])
     gap, pool_rows, pool_norms = distance[pool], rows[pool], norms[pool]
-    picked = []
+    picked: list[np.intp] = []
     while len(picked) < n_most:
         i = int(gap.argmax())
         if gap[i] < bound:

@@ -85,7 +85,9 @@ class RgbDifference:
         moving = np.zeros(now.small.shape[:2], dtype=bool)
         for moment in lags[:2]:
             difference = np.maximum(now.small, moment.small) - np.minimum(now.small, moment.small)
-            moving |= difference.max(axis=2) > self._settings.threshold
+            over = difference > self._settings.threshold
+            for channel in range(3):  # a reduction over three neighbours is twenty times slower
+                moving |= over[:, :, channel]
         self._past.append(now)
         while timestamp - self._past[0].timestamp > (self.N_LAGS + 1) * self._settings.lag_s:
             self._past.popleft()

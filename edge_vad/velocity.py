@@ -9,6 +9,7 @@ maximum over regions rewards every error, therefore the estimate is the *smalles
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,20 +77,30 @@ def _correlate(template: Float32, area: Float32) -> Float32:
     h, w = template.shape[1:]
     shape = area.shape[1:]
     area = area - area.mean(axis=(1, 2), keepdims=True)
-    spectrum = np.fft.rfft2(area) * np.conj(np.fft.rfft2(template, s=shape))
+    spectrum = np.fft.rfft2(area)
+    spectrum *= np.conj(np.fft.rfft2(template, s=shape))
     product = np.fft.irfft2(spectrum, s=shape)[:, : shape[0] - h + 1, : shape[1] - w + 1]
     n_samples = h * w
-    mean = _box_sum(area, h, w) / n_samples
-    energy = np.maximum(_box_sum(area * area, h, w) - n_samples * mean * mean, 1e-3)
-    norm = np.sqrt((template * template).sum(axis=(1, 2)))[:, None, None]
-    return np.asarray(product / (norm * np.sqrt(energy) + n_samples * CONTRAST_FLOOR), dtype=np.float32)
+    total = _box_sum(area, h, w)
+    total *= total
+    energy = _box_sum(area * area, h, w)
+    energy -= total / np.float32(n_samples)
+    np.sqrt(np.maximum(energy, np.float32(1e-3), out=energy), out=energy)
+    energy *= np.sqrt(np.einsum("nij,nij->n", template, template))[:, None, None]
+    energy += np.float32(n_samples * CONTRAST_FLOOR)
+    return np.asarray(product / energy)
 
 
-def _box_sum(values: Float32, h: int, w: int) -> NDArray[np.float64]:
-    """Sums over every h x w window of (n, H, W), by an integral image."""
-    total = np.zeros((values.shape[0], values.shape[1] + 1, values.shape[2] + 1))
-    np.cumsum(np.cumsum(values, axis=1, dtype=np.float64), axis=2, out=total[:, 1:, 1:])
-    return total[:, h:, w:] - total[:, :-h, w:] - total[:, h:, :-w] + total[:, :-h, :-w]
+def _box_sum(values: Float32, h: int, w: int) -> Float32:
+    """Sums over every h x w window of (n, H, W)."""
+    return _bands(values.shape[1], h) @ values @ _bands(values.shape[2], w).T
+
+
+@cache
+def _bands(size: int, length: int) -> Float32:
+    """Matrix (size - length + 1, size): each row sums ``length`` neighbours. No running sum, whose digits would cancel."""
+    start, place = np.arange(size - length + 1)[:, None], np.arange(size)
+    return ((place >= start) & (place < start + length)).astype(np.float32)
 
 
 def _parabola(values: Float32, row: NDArray[np.intp], column: NDArray[np.intp], axis: int) -> Float32:

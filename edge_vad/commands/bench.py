@@ -10,26 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from edge_vad.bundle import Bundle, read_bundle
-from edge_vad.commands.options import Parser, add_profile, profile_of
+from edge_vad.commands.options import Parser, add_profile, add_wanted, count, duration, profile_of
 from edge_vad.detector import Detector
-from edge_vad.errors import SourceError
+from edge_vad.errors import ReportError
 from edge_vad.files import check_writable
 from edge_vad.profile import Profile
-from edge_vad.profiling import PERCENTILES, measure
+from edge_vad.profiling import PERCENTILES, matrix_report, measure
 from edge_vad.profiling.board import Board
 from edge_vad.profiling.compare import check_same, compare, read_report, text, worse
 from edge_vad.profiling.header import make_report
+from edge_vad.profiling.matrix import Matrix, Wanted, cells, check_one_site, expected_s
+from edge_vad.profiling.matrix_report import make_matrix_report
 from edge_vad.profiling.measurement import WARM_UP
 from edge_vad.profiling.overhead import overhead
 from edge_vad.profiling.report import KINDS, places, rendered, write
-from edge_vad.profiling.stock import read_frames, street_source
+from edge_vad.profiling.stock import frames_for
 from edge_vad.profiling.trace import to_trace
 from edge_vad.types import Frame
 
 EXIT_DOES_NOT_HOLD = 3
-UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-USUAL_SIZE = (360, 240)  # where a bundle takes any
 MOST_OVERHEAD = 0.01
+RUN_S, MATRIX_S = 30.0, 10.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,23 +38,29 @@ def main(arguments: Sequence[str]) -> int:
     if options.compare:
         return _compare(options)
     profile = profile_of(options)
-    bundle = read_bundle(options.bundle, profile.trust.load())
+    bundles = [read_bundle(path, profile.trust.load()) for path in options.bundle]
     outputs = places(options.report, options.out) if options.out else {}
+    if options.matrix:
+        return _matrix(options, profile, bundles, outputs)
     if options.trace:
         check_writable(options.trace)
-    return _bench(options, profile, bundle, outputs)
+    return _bench(options, profile, bundles[0], outputs)
 
 
 def _parse(arguments: Sequence[str]) -> Namespace:
     parser = Parser("bench", "edge-vad bench --bundle site.evb --profile raspberry_pi_5 [--report html --out bench.html]")
     parser.epilog = "exit codes: 0 fine, 3 a bound of the profile's budget is missed, or --fail-over (docs/bench.md)"
-    parser.add_argument("--bundle", metavar="FILE.evb")
+    parser.add_argument("--bundle", nargs="+", type=Path, metavar="FILE.evb", help="several for --matrix: one site's")
     add_profile(parser)
+    parser.add_argument("--matrix", action="store_true", help="every backend, thread count and bank that this device has")
+    add_wanted(parser)
     parser.add_argument("--source", help="frames from there, read into memory first (default: a generated street)")
     parser.add_argument("--fps", type=float, help="frames per second of the source (pictures carry none; default 10)")
-    parser.add_argument("--duration", type=_duration, default=30.0, metavar="30s", help="of the run after the warm-up")
-    parser.add_argument("--frames", type=_count, metavar="N", help="end after N processed frames instead")
-    parser.add_argument("--warm-up", type=_count, default=WARM_UP, metavar="N", help=f"frames before that ({WARM_UP})")
+    parser.add_argument(
+        "--duration", type=duration, metavar="30s", help="of the run after the warm-up (30s; --matrix: 10s each)"
+    )
+    parser.add_argument("--frames", type=count, metavar="N", help="end after N processed frames instead")
+    parser.add_argument("--warm-up", type=count, default=WARM_UP, metavar="N", help=f"frames before that ({WARM_UP})")
     parser.add_argument("--paced", action="store_true", help="at the camera's rate, not back to back: true heat and clock")
     parser.add_argument("--percentile", type=_percentiles, default=PERCENTILES, metavar="50,99.9", help="(50,90,95,99,99.9)")
     parser.add_argument("--report", type=_kinds, default=(), metavar="KIND,...", help=f"{', '.join(KINDS)} (default: md)")
@@ -72,33 +79,60 @@ def _parse(arguments: Sequence[str]) -> Namespace:
         parser.error(
             "--fail-over goes with --compare A.json B.json; bounds of one run are the profile's: --set budget.p95_ms=40"
         )
+    _check_matrix(parser, options)
     options.report = options.report or (("json",) if options.json else ("md",))
     if options.bundle and len(options.report) > 1 and not options.out:
         parser.error(f"{len(options.report)} reports need --out DIR")
     return options
 
 
-def _frames(options: Namespace, bundle: Bundle) -> tuple[list[Frame], str]:
-    """The frames to play, and where they come from. They are read before the detector takes its memory: see `measure`."""
-    size, period_s = _asked_for(bundle)
-    if options.source:
-        return read_frames(options.source, period_s, options.fps, size), options.source
-    source = street_source(size or USUAL_SIZE, period_s)
-    try:
-        return read_frames(source, period_s), source
-    except SourceError as error:
-        raise SourceError(f"no street can be generated for this bundle ({error}); name frames with --source") from error
+def _check_matrix(parser: Parser, options: Namespace) -> None:
+    """Some options are of one run, some of a matrix."""
+    one_run = [name for name in ("paced", "trace", "overhead", "compare") if getattr(options, name)]
+    if options.matrix and one_run:
+        parser.error(f"--{one_run[0]} does not go with --matrix")
+    several = options.bundle and len(options.bundle) > 1
+    only = [name for name in ("backends", "threads", "banks") if getattr(options, name)] + ["several bundles"] * bool(
+        several
+    )
+    if only and not options.matrix:
+        parser.error(f"{only[0] if several else '--' + only[0]} needs --matrix")
+    options.duration = options.duration or (MATRIX_S if options.matrix else RUN_S)
 
 
-def _asked_for(bundle: Bundle) -> tuple[tuple[int, int] | None, float]:
-    """Picture size and period that the bundle is for; what is wrong with them is said when the detector is opened."""
-    size, period_s = bundle.preprocessing.get("image_size"), bundle.calibration.get("period_s")
-    asked = (size[0], size[1]) if isinstance(size, list) and len(size) == 2 else None
-    return asked, float(period_s) if isinstance(period_s, (int, float)) and period_s > 0 else 1.0
+def _matrix(options: Namespace, profile: Profile, bundles: Sequence[Bundle], outputs: Mapping[str, Path]) -> int:
+    """One table of all settings; ReportError where none runs."""
+    check_one_site(bundles)
+    settings = cells(len(bundles), profile.inference, Wanted(options.backends, options.threads, options.banks))
+    frames, source = frames_for(bundles[0], options.source, options.fps)
+    about_s = expected_s(len(settings), options.duration)
+    sys.stderr.write(f"{len(settings)} settings, two rounds each: about {about_s / 60:.1f} minutes\n")
+    board = Board(profile.inference.device)
+    before = board.read()
+    with Matrix(
+        list(zip(options.bundle, bundles, strict=True)),
+        profile,
+        frames,
+        duration_s=options.duration,
+        warm_up=options.warm_up,
+        n_frames=options.frames,
+    ) as matrix:
+        rows = matrix.measure(settings)
+    told = {**board.identity(), "before": before, "after": board.read()}
+    board.close()
+    if all(row.error for row in rows):
+        raise ReportError(f"none of the {len(rows)} settings runs here; the first: {rows[0].cell}: {rows[0].error}")
+    report = make_matrix_report(matrix, rows, told, source)
+    for kind, path in outputs.items():
+        write(path, matrix_report.rendered(kind, report))
+    shown = "json" if options.json else "md" if outputs else options.report[0]
+    sys.stdout.write(matrix_report.rendered(shown, report))
+    sys.stderr.write("".join(f"{path}\n" for path in outputs.values()))
+    return 0
 
 
 def _bench(options: Namespace, profile: Profile, bundle: Bundle, outputs: Mapping[str, Path]) -> int:
-    frames, source = _frames(options, bundle)
+    frames, source = frames_for(bundle, options.source, options.fps)
     detector = Detector.open(bundle, profile)
     if options.overhead:
         return _overhead(detector, frames)
@@ -161,19 +195,6 @@ def _overhead(detector: Detector, frames: list[Frame]) -> int:
         f"{found['n_passes']} passes, every other one recorded)\n"
     )
     return EXIT_DOES_NOT_HOLD if low > 1 + MOST_OVERHEAD else 0
-
-
-def _duration(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|min|m|h|)", text)
-    if not found or not 0 < float(found[1]) * UNITS[found[2]] <= 7 * 86400:
-        raise ArgumentTypeError(f"{text!r} is no duration; write 30s, 5m or 1h")
-    return float(found[1]) * UNITS[found[2]]
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 10_000_000:
-        raise ArgumentTypeError(f"{text!r} is no number of frames")
-    return int(text)
 
 
 def _percentiles(text: str) -> tuple[float, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import logging
 import resource
 import time
@@ -19,7 +17,6 @@ from edge_vad.unit import Unit
 
 log = logging.getLogger(__name__)
 EXIT_INTERRUPTED = 130
-M_ARENA_MAX = -8  # malloc.h
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,7 +46,6 @@ def main(arguments: Sequence[str]) -> int:
     if not options.config and (options.source is None or (options.bundle is None) == (options.store is None)):
         parser.error("name --source and either --bundle or --store, or a --config")
     device, profile = _from_config(options) if options.config else _from_flags(options)
-    few_arenas()
     start = time.process_time()
     unit = Unit(device, profile)
     try:
@@ -61,12 +57,6 @@ def main(arguments: Sequence[str]) -> int:
         memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         log.info("%d frames, %d events, %.1f CPU ms per frame, %.0f MB", n_frames, n_events, cpu_ms, memory_mb)
     return EXIT_INTERRUPTED if unit.stopped_by == "SIGINT" else 0
-
-
-def few_arenas() -> None:
-    """Two heaps for all threads: glibc gives each one its own, and every heap keeps the most it ever needed."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def _from_config(options: Namespace) -> tuple[Device, Profile]:

@@ -35,7 +35,7 @@ def make_report(
         "kind": KIND,
         "schema": SCHEMA,
         "written": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "bundle": _bundle(bundle),
+        "bundle": about(bundle),
         "settings": _settings(detector, profile, source),
         "versions": versions(profile),
         **summary,
@@ -61,7 +61,8 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def _bundle(bundle: Bundle) -> dict[str, Any]:
+def about(bundle: Bundle) -> dict[str, Any]:
+    """What names a bundle and says what is in it, as plain values."""
     manifest = bundle.manifest
     size = bundle.preprocessing.get("image_size")
     return {

@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 
+from edge_vad.bundle import Bundle
 from edge_vad.cameras import open_camera
 from edge_vad.errors import SourceError
 from edge_vad.types import Frame
@@ -14,6 +15,7 @@ from edge_vad.types import Frame
 MAX_FRAMES = 100
 MAX_BYTES = 64 * 2**20
 LOWEST_FPS, HIGHEST_FPS = 0.1, 240.0  # of the generated street
+USUAL_SIZE = (360, 240)  # where a bundle takes any
 
 
 class Stock:
@@ -64,3 +66,22 @@ def read_frames(source: str, period_s: float, fps: float | None = None, size: tu
     if not frames:
         raise SourceError(f"{source}: no frame to measure with; name a longer clip")
     return frames
+
+
+def frames_for(bundle: Bundle, source: str | None = None, fps: float | None = None) -> tuple[list[Frame], str]:
+    """The frames of a source, or of a generated street of the bundle, and where they come from. Raises SourceError."""
+    size, period_s = asked_for(bundle)
+    if source:
+        return read_frames(source, period_s, fps, size), source
+    source = street_source(size or USUAL_SIZE, period_s)
+    try:
+        return read_frames(source, period_s), source
+    except SourceError as error:
+        raise SourceError(f"no street can be generated for this bundle ({error}); name frames with --source") from error
+
+
+def asked_for(bundle: Bundle) -> tuple[tuple[int, int] | None, float]:
+    """Picture size and period that the bundle is for; what is wrong with them is said when the detector is opened."""
+    size, period_s = bundle.preprocessing.get("image_size"), bundle.calibration.get("period_s")
+    asked = (size[0], size[1]) if isinstance(size, list) and len(size) == 2 else None
+    return asked, float(period_s) if isinstance(period_s, (int, float)) and period_s > 0 else 1.0

@@ -1,0 +1,72 @@
+"""The way to the device and back. Nothing else in this folder moves data to the host or waits for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edge_vad.backends.base import first_line
+from edge_vad.errors import BackendError
+from edge_vad.tensors.watch import Watch, timed
+
+ARRAYS = {torch.bool: np.bool_, torch.uint8: np.uint8, torch.int64: np.int64, torch.float32: np.float32}
+TENSORS = {np.dtype(array): tensor for tensor, array in ARRAYS.items()}
+
+
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """What torch says of a device that fails, as a BackendError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise BackendError(f"backend torch failed: {first_line(error)}") from error
+
+
+def upload(array: np.ndarray, device: torch.device) -> Tensor:
+    """A copy of the array on the device. The host does not wait: pinned memory is given back when the copy is made."""
+    host = torch.empty(array.shape, dtype=TENSORS[array.dtype], pin_memory=device.type == "cuda")
+    host.numpy()[...] = array
+    return host.to(device, non_blocking=True)
+
+
+def download(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+    """Copies of tensors of one device as arrays, in one transfer; waits until the device has computed them."""
+    packed = torch.cat([tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors])
+    host = _host(packed).numpy()
+    ends = np.cumsum([tensor.nbytes for tensor in tensors])[:-1]
+    parts = zip(np.split(host, ends), tensors, strict=True)
+    # tobytes: a part may begin anywhere, an array of floats may not
+    return [np.frombuffer(bytearray(part.tobytes()), ARRAYS[t.dtype]).reshape(t.shape) for part, t in parts]
+
+
+def _host(packed: Tensor) -> Tensor:
+    if packed.device.type != "cuda":
+        return packed.to("cpu")
+    host = torch.empty(packed.shape, dtype=torch.uint8, pin_memory=True)
+    host.copy_(packed, non_blocking=True)
+    torch.cuda.current_stream(packed.device).synchronize()
+    return host
+
+
+@dataclass(slots=True)
+class Download:
+    """A `Request` for tensors as arrays; those of several cameras come in one transfer."""
+
+    tensors: list[Tensor]
+    watch: Watch
+
+    def joins(self, other: Any) -> bool:
+        """One device."""
+        return isinstance(other, Download) and self.tensors[0].device == other.tensors[0].device
+
+    def serve(self, group: Sequence[Download]) -> list[list[np.ndarray]]:
+        """The arrays of each. Raises BackendError."""
+        with device_errors(), timed("download", [(request.watch, 1) for request in group]):
+            arrays = iter(download([tensor for request in group for tensor in request.tensors]))
+            return [[next(arrays) for _ in request.tensors] for request in group]

@@ -9,7 +9,7 @@ cosine: of the features of held-out crops to fp32's, per picture and tap; mean a
 normal clips and of generated events, against those of the fp32 bundle: Pearson and Spearman correlation, largest absolute
 difference (1.0 is the threshold). AUC: mean over the kinds of events, of which the truth is known as they were made.
 ms: CPU time of one call of the encoder, one thread, minimum / median, and how many times faster than fp32 it is (median
-of the ratios of neighbouring measurements; all precisions take turns).
+of the ratios within one round; all precisions take turns, and each has one call before that is not measured).
 """
 
 from __future__ import annotations
@@ -190,14 +190,15 @@ def measured(
             inputs = {preprocessing.input_name: planes(pictures, preprocessing)}
             n_calls = max(1, 20_000 // (pictures.size // 3))  # of very short ones several, as the clock is coarse
             taken = times[backend, shape] = {name: [] for name in variants}
-            for turn in range(repeat + 2):
-                order = list(variants) if turn % 2 else list(variants)[::-1]
-                for name in order:
+            names = list(variants)
+            for turn in range(repeat):
+                first = turn % len(names)  # none has the caches or the clock of a neighbour more often than another
+                for name in names[first:] + names[:first]:
+                    variants[name].run(inputs)  # what runs between two frames is not what is measured
                     start = time.process_time()
                     for _ in range(n_calls):
                         variants[name].run(inputs)
                     taken[name].append((time.process_time() - start) / n_calls * 1e3)
-            times[backend, shape] = {name: values[2:] for name, values in taken.items()}  # the first ones warm up
     return times
 
 

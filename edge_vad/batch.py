@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -19,7 +19,13 @@ T = TypeVar("T")
 
 
 class Request(Protocol):
-    """What a work waits for; requests of several works that join are served at once."""
+    """What a work waits for; requests of several works that join are served at once, those of the lowest order first.
+
+    order: higher for what waits for a device, so that other works have queued theirs by then.
+    """
+
+    @property
+    def order(self) -> int: ...
 
     def joins(self, other: Any) -> bool:
         """Whether both may be served together."""
@@ -36,6 +42,7 @@ class Encoding:
     pictures: UInt8
     stage_ms: dict[str, float]
     stage: str
+    order: ClassVar[int] = 0
 
     def joins(self, other: object) -> bool:
         """One session and one size of pictures."""
@@ -109,7 +116,7 @@ def run_together(works: Sequence[Steps[T]]) -> list[T | Exception]:
     for i in range(len(works)):
         advance(i, None)
     while waiting:
-        first = next(iter(waiting.values()))
+        first = min(waiting.values(), key=lambda request: request.order)
         group = {i: request for i, request in waiting.items() if first.joins(request)}
         for i in group:
             del waiting[i]

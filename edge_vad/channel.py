@@ -15,6 +15,7 @@ import numpy as np
 from edge_vad.bundle import Bundle, read_bundle
 from edge_vad.detector import Detector
 from edge_vad.device import CameraSettings
+from edge_vad.drift import Drift
 from edge_vad.errors import EdgeVadError, SourceError
 from edge_vad.feed import Feed, LiveFeed, Notice, open_feed
 from edge_vad.profile import Profile
@@ -72,6 +73,7 @@ class Channel:
         self.bundle, self.detector = self._open()
         size = self.bundle.preprocessing.get("image_size")
         self.image_size: tuple[int, int] | None = (int(size[0]), int(size[1])) if size else None
+        self._drift = Drift(self.detector.weights)
         self.feed: Feed = open_feed(settings.source, settings.fps, self.image_size)
         self._view = ViewMonitor()
         self._load = Load()
@@ -105,6 +107,7 @@ class Channel:
         self.last = result
         if result.stage_ms:
             self.n_scored += 1
+            self._drift.update(result.timestamp, result.components)
             for stage, ms in result.stage_ms.items():
                 self._stage_ms[stage] = self._stage_ms.get(stage, ms) * 0.98 + 0.02 * ms
 
@@ -176,6 +179,7 @@ class Channel:
             "view": self._view.state,
             "degraded": self._load.degraded,
             "score": round(self.last.score, 4) if self.last else None,
+            "drift": self._drift.values(),
             "fps": self._fps(),
             "captured": counters.captured,
             "dropped": counters.dropped,

@@ -134,6 +134,11 @@ class Detector:
         """What searches each memory bank, by its name: ``exact``, ``hnsw`` or a plug-in."""
         return self._method.bank_kinds()
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each component in the sum that becomes the score."""
+        return {name: component.weight for name, component in self._calibration.components.items()}
+
     def cold_start_frames(self, fps: float) -> int:
         """Frames at the start of a stream whose score rests on less than the full window."""
         return round(self._calibration.window_s * fps)

@@ -77,7 +77,7 @@ class Encoder:
 
 
 @cache
-def _average_pooling(size: int, target: int) -> Float32:
+def average_pooling(size: int, target: int) -> Float32:
     """Matrix (size, target): 3-wide average pooling, stride 1, edges repeated, then means of size / target cells."""
     pooled = np.zeros((size, size), dtype=np.float32)
     for cell in range(size):
@@ -105,8 +105,8 @@ def local_features(taps: Sequence[Float32], split_channels: int | None = None) -
 def _pooled(tap: Float32, rows: int, columns: int) -> Float32:
     """A tap (n, c, h, w) averaged to (n, rows, columns, c): one matrix product for each axis, not one for each map."""
     n, n_channels, height, width = tap.shape
-    across = tap.reshape(-1, width) @ _average_pooling(width, columns)
-    down = across.reshape(-1, height, columns).transpose(0, 2, 1).reshape(-1, height) @ _average_pooling(height, rows)
+    across = tap.reshape(-1, width) @ average_pooling(width, columns)
+    down = across.reshape(-1, height, columns).transpose(0, 2, 1).reshape(-1, height) @ average_pooling(height, rows)
     return down.reshape(n, n_channels, columns, rows).transpose(0, 3, 2, 1)
 
 

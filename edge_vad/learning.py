@@ -27,6 +27,7 @@ from edge_vad.bundle import Bundle, write_bundle
 from edge_vad.calibration import Calibration, Scorer, calibrate
 from edge_vad.coreset import coreset
 from edge_vad.detector import Detector, Scoring
+from edge_vad.drift import Drift
 from edge_vad.errors import BundleFormatError, SourceError
 from edge_vad.golden import golden_frames, golden_values
 from edge_vad.manifest import CALIBRATION, GOLDEN, MANIFEST, SIGNATURE, bank_hashes, canonical_json, sha256
@@ -94,7 +95,7 @@ class Learner:
         self._parts: list[Part] = []
         self._coresets: list[dict[str, Float32]] = []
         self._origins: list[int | None] = []  # of each coreset: its part, where that is kept with all features
-        self._shares: dict[str, float] = {}  # of each component, summed over the scored frames
+        self._drift = Drift(self._detector.weights, np.inf)
         self._n_scored = 0
         self._n_left_out = 0
         self._n_alarms = 0
@@ -115,8 +116,7 @@ class Learner:
         if self._method.features is None:  # between two processed frames
             return result
         self._n_scored += 1
-        for name, share in result.components.items():
-            self._shares[name] = self._shares.get(name, 0.0) + share
+        self._drift.update(frame.timestamp, result.components)
         self._n_alarms += result.score >= self._scoring.events.enter
         if result.score >= self._scoring.events.enter:
             self._alarm_s = frame.timestamp
@@ -148,7 +148,7 @@ class Learner:
             minutes=self.seconds / 60,
             parts=len(self._parts),
             parts_left_out=self._n_left_out,
-            drift=self._drift(),
+            drift=self._drift.values(),
             alarm_part_before=self._n_alarms / max(self._n_scored, 1),
             alarm_part_after=after,
             rows={name: (int((origins[name] != -1).sum()), len(rows)) for name, rows in banks.items()},
@@ -207,15 +207,6 @@ class Learner:
         weights = {name: component.weight for name, component in before.components.items()}
         calibration = calibrate(footage, weights, before.window_s, before.tail.budget_per_hour)
         return calibration, _alarm_part(calibration, footage, self._scoring.events.enter)
-
-    def _drift(self) -> dict[str, float]:
-        """Mean of each component's share over the frames, in standard deviations of the footage it was built from."""
-        components = self._scoring.calibration.components
-        return {
-            name: round(self._shares[name] / self._n_scored / component.weight, 2)
-            for name, component in components.items()
-            if component.weight
-        }
 
     def _write(self, path: Path, banks: dict[str, Float32], calibration: Calibration) -> Bundle:
         manifest, old = self._bundle.manifest, self._bundle.members

@@ -81,19 +81,23 @@ class RgbDifference:
         both are empty of motion until one lag has passed.
         """
         now = Moment(timestamp, decimate(image, CELL), luma)
-        lags = self._at_lags(timestamp)
+        lags = self.at_lags(timestamp)
         moving = np.zeros(now.small.shape[:2], dtype=bool)
         for moment in lags[:2]:
             difference = np.maximum(now.small, moment.small) - np.minimum(now.small, moment.small)
             over = difference > self._settings.threshold
             for channel in range(3):  # a reduction over three neighbours is twenty times slower
                 moving |= over[:, :, channel]
-        self._past.append(now)
-        while timestamp - self._past[0].timestamp > (self.N_LAGS + 1) * self._settings.lag_s:
-            self._past.popleft()
+        self.keep(now)
         return moving, [(timestamp - m.timestamp, m.luma) for m in lags]
 
-    def _at_lags(self, timestamp: float) -> list[Moment]:
+    def keep(self, now: Moment) -> None:
+        """Remember a frame for as long as the last lag may look back."""
+        self._past.append(now)
+        while now.timestamp - self._past[0].timestamp > (self.N_LAGS + 1) * self._settings.lag_s:
+            self._past.popleft()
+
+    def at_lags(self, timestamp: float) -> list[Moment]:
         """The kept moments nearest to one, two and three lags ago; a lag without a moment near it is left out."""
         found: list[Moment] = []
         for n in range(1, self.N_LAGS + 1):

@@ -6,6 +6,7 @@ usual object size at their image row, so that crops and speeds keep one scale (m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -61,7 +62,10 @@ class ObjectDetector:
 
     def __call__(self, image: UInt8, perspective: Perspective) -> tuple[Float32, Float32]:
         """Boxes (n, 4) of the usual object size and confidences (n,) of an image (H, W, 3) uint8 RGB, best first."""
-        boxes, confidence = self.detect(image)
+        return self.of_usual_size(*self.detect(image), perspective)
+
+    def of_usual_size(self, boxes: Float32, confidence: Float32, perspective: Perspective) -> tuple[Float32, Float32]:
+        """Boxes (n, 4) brought to the usual object size at their row; those that are far too low are left out."""
         feet = boxes[:, 3]
         usual = perspective.height(feet)
         tall = boxes[:, 3] - boxes[:, 1] > self._settings.min_height * usual
@@ -72,7 +76,7 @@ class ObjectDetector:
 
     def detect(self, image: UInt8) -> tuple[Float32, Float32]:
         """Boxes as the model sees them, (n, 4) in pixels of ``image``, and confidences (n,), best first."""
-        picture, scale = _letterbox(image, self._settings.input_size)
+        picture = _letterbox(image, self._settings.input_size)
         planes = np.ascontiguousarray(picture.transpose(2, 0, 1)[None], dtype=np.float32)
         if self._settings.head == "yolox":
             planes = planes[:, ::-1].copy()  # trained on BGR, 0..255
@@ -80,6 +84,10 @@ class ObjectDetector:
             planes /= 255
         outputs = self._backend.run({self._settings.input_name: planes})
         output = checked_output(outputs, self._settings.output_name, 3)[0]
+        return self.chosen(output, scale_of(image.shape, self._settings.input_size))
+
+    def chosen(self, output: Float32, scale: float) -> tuple[Float32, Float32]:
+        """Boxes (n, 4) in pixels of an image at ``scale`` and confidences (n,), best first, of the network's output."""
         centre, size, confidence = _decode(output, self._settings)
         possible = (size >= MIN_SIDE) & (centre > 0) & (centre < self._settings.input_size)
         kept = np.flatnonzero((confidence > self._settings.threshold) & possible.all(axis=1))
@@ -114,10 +122,15 @@ def _yolox_grid(size: tuple[int, int]) -> tuple[Float32, Float32]:
     return np.concatenate(cells).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
-def _letterbox(image: UInt8, size: tuple[int, int]) -> tuple[Float32, float]:
-    """The image scaled to fit (width, height), padded at the right and below; and the scale."""
-    scale = min(size[0] / image.shape[1], size[1] / image.shape[0])
+def scale_of(shape: Sequence[int], size: tuple[int, int]) -> float:
+    """By how much an image of a shape (H, W, ...) is scaled to fit (width, height)."""
+    return min(size[0] / shape[1], size[1] / shape[0])
+
+
+def _letterbox(image: UInt8, size: tuple[int, int]) -> Float32:
+    """The image scaled to fit (width, height), padded at the right and below."""
+    scale = scale_of(image.shape, size)
     width, height = round(image.shape[1] * scale), round(image.shape[0] * scale)
     picture = np.full((size[1], size[0], 3), PAD, dtype=np.float32)
     picture[:height, :width] = resize(image, width, height)
-    return picture, scale
+    return picture

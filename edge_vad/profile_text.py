@@ -63,7 +63,7 @@ def profile_text(profile: Profile, head: Sequence[str] = (), remarks: Mapping[st
 
 
 def _comment(path: str, remarks: Mapping[str, str]) -> str:
-    return "; ".join(part for part in (remarks.get(path, ""), MEANING[path]) if part)
+    return MEANING[path] + (f" ({remarks[path]})" if path in remarks else "")
 
 
 def _line(indent: str, key: str, value: Any, comment: str) -> str:

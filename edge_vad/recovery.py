@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -25,18 +25,26 @@ def recovering(kind: type[Backend], on_fault: OnFault) -> type[Backend]:
             self._make: Callable[[], Backend] = partial(kind, model, threads=threads, device=device)
             self._backend = self._make()
             self.outputs = self._backend.outputs
+            self.torch_device, self.precision = self._backend.torch_device, self._backend.precision
 
         def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Float32]:
+            return self._persistently(lambda: self._once(inputs))
+
+        def run_tensors(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+            # Whether they are finite is seen where the frame's scores are read: to look here would wait for the device.
+            return self._persistently(lambda: self._backend.run_tensors(inputs))
+
+        def _persistently(self, once: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             try:
-                return self._once(inputs)
+                return once()
             except BackendError as error:
                 on_fault("retried", str(error))
             try:
-                return self._once(inputs)
+                return once()
             except BackendError as error:
                 on_fault("rebuilt", str(error))
             self._backend = self._make()
-            return self._once(inputs)
+            return once()
 
         def _once(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Float32]:
             outputs = self._backend.run(inputs)

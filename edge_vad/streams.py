@@ -333,12 +333,7 @@ class Extractor:
 
     def steps(self, frame: Frame) -> Steps[FrameFeatures]:
         """The same, with a pause wherever pictures have to be encoded."""
-        size = (frame.image.shape[1], frame.image.shape[0])
-        if size != self._settings.image_size:
-            wanted = "{}x{}".format(*self._settings.image_size)
-            raise SourceError(
-                f"frames of {size[0]}x{size[1]} pixels, the bundle was built for {wanted}; build one for this camera"
-            )
+        checked_size(frame, self._settings)
         watch = Stopwatch()
         with watch("motion"):
             image = decimate(frame.image, self._settings.factor)
@@ -355,6 +350,16 @@ class Extractor:
             found[OBJECT_PREFIX] = features
         highlevel = (yield from self._global.update(image, watch)) if self._global else None
         return FrameFeatures(found, highlevel, watch.stage_ms)
+
+
+def checked_size(frame: Frame, settings: Settings) -> None:
+    """SourceError when a frame has not the size that the bundle was built for."""
+    size = (frame.image.shape[1], frame.image.shape[0])
+    if size != settings.image_size:
+        wanted = "{}x{}".format(*settings.image_size)
+        raise SourceError(
+            f"frames of {size[0]}x{size[1]} pixels, the bundle was built for {wanted}; build one for this camera"
+        )
 
 
 def working_luma(frame: Frame, image: UInt8) -> UInt8:

@@ -340,8 +340,8 @@ FAULTS = [
     Fault("a kernel that leaves out channels", NETWORK, outputs_changed(without_channels)),
     Fault("a kernel with a wrong zero point", NETWORK, outputs_changed(zero_point_off)),
     # What is made of its output.
-    Fault("no pooling", r"embedding\.spatial", replaced(features, "_average_pooling", no_pooling)),
-    Fault("half of the pooling", r"embedding\.spatial", replaced(features, "_average_pooling", means_only)),
+    Fault("no pooling", r"embedding\.spatial", replaced(features, "average_pooling", no_pooling)),
+    Fault("half of the pooling", r"embedding\.spatial", replaced(features, "average_pooling", means_only)),
     Fault("maxima in the place of means", r"embedding\.spatial", replaced(streams, "spatial_patches", largest_patches)),
     Fault("another pooling over space", r"embedding\.temporal", setting("local", "pooling_infer", lambda _: "maximum")),
     Fault("another pooling over time", r"embedding\.spatial", setting("local", "temporal_pooling", lambda _: "average")),

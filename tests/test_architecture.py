@@ -31,7 +31,7 @@ OPTIONAL = {
     "onnxscript",
     "pynvml",
 }
-# Only the first is imported by itself; it imports the others once torch is there.
+# Only the first is imported by itself; it imports the others once torch is there. So does a method with edge_vad/tensors.
 TORCH_BACKEND = {"torch.py", "_torch_operators.py", "_torch_network.py"}
 NO_VERBS = {"edge_vad.commands.__init__", "edge_vad.commands.options"}
 NEVER = {"matplotlib"}  # not even inside the evaluation
@@ -78,14 +78,15 @@ def named(path: Path) -> str:
 @pytest.mark.parametrize("path", RUNTIME, ids=named)
 def test_the_runtime_does_not_know_the_converters_torch_or_onnx(path: Path) -> None:
     foreign = {CONVERTERS, "torch", "onnx", "onnxscript"}
-    if path.parent.name == "backends" and path.name in TORCH_BACKEND:
+    if (path.parent.name == "backends" and path.name in TORCH_BACKEND) or path.parent.name == "tensors":
         foreign -= {"torch"}
     assert not [name for name in imports(parse(path)) if any(is_below(name, package) for package in foreign)]
 
 
 @pytest.mark.parametrize("path", RUNTIME, ids=named)
 def test_optional_packages_are_imported_where_they_are_used(path: Path) -> None:
-    optional = OPTIONAL - ({"torch"} if path.name in TORCH_BACKEND - {"torch.py"} else set())
+    with_torch = path.name in TORCH_BACKEND - {"torch.py"} or path.parent.name == "tensors"
+    optional = OPTIONAL - ({"torch"} if with_torch else set())
     assert not {name.split(".")[0] for name in at_import(parse(path))} & (optional | NEVER)
 
 

@@ -40,11 +40,15 @@ class Backend(ABC):
     precision     keyword of the constructor: ``fp32`` or ``fp16``, how to compute. A constructor without it computes in
                   fp32, and is refused where a profile asks for fp16.
     cache         keyword of the constructor: a folder (`pathlib.Path`) for what it compiles for this device, or None.
+    torch_device  where `run_tensors` takes torch tensors and leaves its outputs; empty: it takes arrays only. A method may
+                  then keep everything there; `precision`, an attribute too, says what it computes in.
     """
 
     package: ClassVar[str] = ""
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     outputs: tuple[str, ...]
+    torch_device: str = ""
+    precision: str = "fp32"
 
     @abstractmethod
     def __init__(self, model: bytes, *, threads: int = 1, device: str = "cpu") -> None: ...
@@ -52,6 +56,10 @@ class Backend(ABC):
     @abstractmethod
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Float32]:
         """Run the model once; raises BackendError when the model or the device fails."""
+
+    def run_tensors(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """`run` for callers that hold torch tensors on `torch_device`: what comes back lies there too."""
+        raise NotImplementedError
 
 
 def load_backend(inference: Inference) -> type[Backend]:

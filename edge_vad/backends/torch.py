@@ -38,6 +38,7 @@ class Torch(Backend):
         from edge_vad.backends._torch_network import Network
 
         self._device = torch.device(kind, int(number or 0)) if kind == "cuda" else torch.device("cpu")
+        self.torch_device, self.precision = str(self._device), precision
         try:
             graph = read_graph(model, "model")
             dtype = torch.float16 if precision == "fp16" else torch.float32

@@ -31,9 +31,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _list() -> int:
     profiles = [load_profile(name) for name in names()]
-    width = max(len(profile.description) for profile in profiles)
+    name_width, width = (max(len(getattr(p, key)) for p in profiles) for key in ("name", "description"))
     for profile in profiles:
-        line = f"{profile.name:<16} {profile.description:<{width}}  {_bounds(profile.budget)}"
+        line = f"{profile.name:<{name_width}} {profile.description:<{width}}  {_bounds(profile.budget)}"
         sys.stdout.write(line.rstrip() + "\n")
     return 0
 

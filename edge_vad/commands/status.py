@@ -108,6 +108,10 @@ def _camera(name: str, camera: Any, was: str = "") -> Iterator[str]:
     counted = ("captured", "scored", "dropped", "skipped", "events")
     counts = ", ".join(f"{camera.get(key, 0):,} {key}" for key in counted if isinstance(camera.get(key, 0), int))
     yield f"{'':<10} {counts}, lost {camera.get('lost', 0)} times"
+    drift = {name: value for name, value in _map(camera, "drift").items() if isinstance(value, (int, float))}
+    if drift:
+        shown = ", ".join(f"{name} {value:+.1f}" for name, value in sorted(drift.items()))
+        yield f"{'':<10} drift from normal footage, in its deviations: {shown}"
 
 
 def _board(status: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ regions and patches (equations 8 and 9).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -28,6 +29,9 @@ from edge_vad.vectors import Stored, blocks
 
 # Detector boxes show an object in the very first frame; all else needs a frame to compare with.
 APPEARS_AT_ONCE = OBJECT_PREFIX + "spatial"
+# Banks that a backend's device can search in the place of the plug-in: exactly, over unpacked rows.
+ON_DEVICE = ("auto", "exact")
+log = logging.getLogger(__name__)
 
 
 class BankSearch:
@@ -54,23 +58,32 @@ class BankSearch:
             scores = {prefix: self._distances(prefix, local) for prefix, local in features.local.items()}
             if features.highlevel is not None and "highlevel" in self._banks:
                 self._highlevel = float(self._banks["highlevel"].search(features.highlevel[None])[0][0, 0])
+        return self.observation(features.local, scores, watch.stage_ms)
+
+    def observation(
+        self, found: Mapping[str, LocalFeatures], scores: Mapping[str, Mapping[str, Float32]], stage_ms: Mapping[str, float]
+    ) -> Observation:
+        """What is said of a frame: scores are the raw ones (n,) of the regions of each stream, by component."""
         components = {
-            name: float(values.max(initial=0.0)) if features.local[prefix].known or name == APPEARS_AT_ONCE else np.nan
+            name: float(values.max(initial=0.0)) if found[prefix].known or name == APPEARS_AT_ONCE else np.nan
             for prefix, named in scores.items()
             for name, values in named.items()
         }
         if "highlevel" in self._settings.components:
             components["highlevel"] = self._highlevel
-        regions, per_region = self._regions(features, scores)
-        return Observation(components, regions, per_region, {}, watch.stage_ms)
+        regions, per_region = self._regions(found, scores)
+        return Observation(components, regions, per_region, {}, stage_ms)
+
+    def scored(self, prefix: str) -> list[str]:
+        """The components of the regions of one stream."""
+        kinds = {name: name.removeprefix(prefix) for name in self._settings.components if name.startswith(prefix)}
+        return [name for name, kind in kinds.items() if kind in COMPONENTS and kind != "highlevel"]
 
     def _distances(self, prefix: str, local: LocalFeatures) -> dict[str, Float32]:
         """Raw score (n,) of every region, by component."""
         scores: dict[str, Float32] = {}
-        for name in self._settings.components:
+        for name in self.scored(prefix):
             kind = name.removeprefix(prefix)
-            if not name.startswith(prefix) or kind not in COMPONENTS or kind == "highlevel":
-                continue
             if kind == "speed":
                 scores[name] = local.speed
             elif not len(local.boxes):
@@ -84,18 +97,18 @@ class BankSearch:
         return scores
 
     def _regions(
-        self, features: FrameFeatures, scores: dict[str, dict[str, Float32]]
+        self, found: Mapping[str, LocalFeatures], scores: Mapping[str, Mapping[str, Float32]]
     ) -> tuple[tuple[Region, ...], dict[str, Float32]]:
         """The regions of all streams in image pixels, and their components; 0 for the components of other streams."""
         factor = self._settings.factor
         regions: list[Region] = []
-        for local in features.local.values():
+        for local in found.values():
             for box, confidence, age in zip(local.boxes * factor, local.confidence, local.age, strict=True):
                 x0, y0, x1, y1 = (float(v) for v in box)
                 regions.append(Region(x0, y0, x1, y1, float(confidence), int(age)))
         per_region = {}
         start = 0
-        for prefix, local in features.local.items():
+        for prefix, local in found.items():
             for name, values in scores[prefix].items():
                 per_region[name] = np.zeros(len(regions), dtype=np.float32)
                 per_region[name][start : start + len(values)] = values
@@ -127,14 +140,23 @@ class VideoPatchCore(Method):
         self._plain = to_plain(settings) if plain is None else plain
 
     @classmethod
-    def open(cls, bundle: Bundle, backend: type[Backend], *, threads: int, device: str, bank: str) -> VideoPatchCore:
+    def open(cls, bundle: Bundle, backend: type[Backend], *, threads: int, device: str, bank: str) -> Method:
+        """See `Method.open`. With a backend that takes tensors, everything runs where they lie (`edge_vad.tensors`)."""
         settings = from_plain(Settings, bundle.preprocessing, "preprocessing.json", BundleFormatError)
         if sorted(settings.banks) != bundle.bank_names:
             raise BundleFormatError(f"the components need the banks {settings.banks}, the bundle has {bundle.bank_names}")
-        encoder = Encoder(backend(bundle.model("encoder"), threads=threads, device=device), settings.preprocessing)
-        detector = None
-        if settings.objects is not None:
-            detector = ObjectDetector(backend(bundle.model("detector"), threads=threads, device=device), settings.objects)
+        session = backend(bundle.model("encoder"), threads=threads, device=device)
+        objects = backend(bundle.model("detector"), threads=threads, device=device) if settings.objects else None
+        if session.torch_device and not cls.memorising:
+            if bank in ON_DEVICE:
+                from edge_vad.tensors.method import open_on_device
+
+                return open_on_device(bundle, settings, session, objects)
+            log.info(
+                "bank %s searches on the host, so all but the networks runs there; with auto it stays on the device", bank
+            )
+        encoder = Encoder(session, settings.preprocessing)
+        detector = ObjectDetector(objects, settings.objects) if objects and settings.objects else None
         banks: dict[str, Bank] = {}
         sums: dict[str, Float32] = {}
         for name in bundle.bank_names:
@@ -162,8 +184,7 @@ class VideoPatchCore(Method):
 
     def as_read(self) -> dict[str, np.ndarray]:
         """``settings.features``: the numbers in the settings; ``bank.NAME``: the sums of every bank."""
-        banks = {f"bank.{name}": values for name, values in self._sums.items()}
-        return {"settings.features": np.array(numbers(self._plain)), **banks}
+        return read_arrays(self._plain, self._sums)
 
     def bank_kinds(self) -> dict[str, str]:
         return self._search.kinds()
@@ -175,16 +196,26 @@ class VideoPatchCore(Method):
         features = [self._extractor(frame) for frame in frames]
         seen = [self._search(found) for found in features]
         self.reset()
-        distances = {
-            name: np.array([_mean(observation.region_components[name]) for observation in seen], dtype=np.float32)
-            for name in seen[-1].region_components
-        }
-        return {
-            "components": component_rows(seen),
-            "regions.motion": np.stack([_region_sums(found.local[""]) for found in features]),
-            **{f"embedding.{name}": values for name, values in _embeddings(features).items()},
-            **{f"distances.{name}": values for name, values in distances.items()},
-        }
+        return golden_arrays(features, seen)
+
+
+def read_arrays(plain: Mapping[str, Any], sums: Mapping[str, Float32]) -> dict[str, np.ndarray]:
+    """`Method.as_read`: of the settings as they stand in the bundle, and the sums of every bank."""
+    return {"settings.features": np.array(numbers(plain)), **{f"bank.{name}": values for name, values in sums.items()}}
+
+
+def golden_arrays(features: list[FrameFeatures], seen: list[Observation]) -> dict[str, np.ndarray]:
+    """`Method.golden`: of the features of some frames and what was made of them."""
+    distances = {
+        name: np.array([_mean(observation.region_components[name]) for observation in seen], dtype=np.float32)
+        for name in seen[-1].region_components
+    }
+    return {
+        "components": component_rows(seen),
+        "regions.motion": np.stack([_region_sums(found.local[""]) for found in features]),
+        **{f"embedding.{name}": values for name, values in _embeddings(features).items()},
+        **{f"distances.{name}": values for name, values in distances.items()},
+    }
 
 
 def bank_sums(rows: Float32 | Stored) -> Float32:

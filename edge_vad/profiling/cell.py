@@ -17,6 +17,7 @@ import numpy as np
 
 from edge_vad.child import command
 from edge_vad.errors import BundleIntegrityError, EdgeVadError, ProfileError
+from edge_vad.heap import tune_heap
 from edge_vad.profile import Inference, Profile
 from edge_vad.strict import from_plain, to_plain
 from edge_vad.types import Frame
@@ -97,6 +98,7 @@ def run_cell(job: Job) -> dict[str, Any]:
 def main(arguments: list[str]) -> int:
     """The child: writes its findings, or why there are none."""
     job = from_plain(Job, json.load(sys.stdin), "job", ProfileError)
+    tune_heap()  # as the command line does
     try:
         found = _measured(job)
     except (EdgeVadError, MemoryError, ValueError) as error:

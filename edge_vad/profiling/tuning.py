@@ -43,7 +43,7 @@ def tune(settings: Sequence[Cell], measure: Measure, bundles: Sequence[Bundle], 
         picked,
         tuple(by_speed(rows)),
         (how, why, *asked, *unfit(rows, profile.budget)),
-        tuple([*slow, *(asked if stride else ())]),
+        (*slow, *asked),
         stride,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,8 +22,10 @@ from edge_vad.tensors.watch import Watch, timed
 class TensorEncoder:
     """An encoder behind a backend that takes tensors."""
 
-    def __init__(self, backend: Backend, preprocessing: Preprocessing) -> None:
+    def __init__(self, backend: Backend, preprocessing: Preprocessing, few_sizes: bool | None = None) -> None:
+        """few_sizes: bring batches to few sizes, each of which a GPU's libraries tune themselves to; default: on GPUs."""
         self.device = torch.device(backend.torch_device)
+        self._few_sizes = self.device.type == "cuda" if few_sizes is None else few_sizes
         self._backend = backend
         self._preprocessing = preprocessing
         scale = 1.0 / np.array(preprocessing.std, dtype=np.float32)
@@ -39,11 +41,14 @@ class TensorEncoder:
 
         And whether all of their numbers are such (a bool on the device): what is no number would score as normal.
         """
+        n = len(pictures)
+        if self._few_sizes:
+            pictures = F.pad(pictures, (0, 0, 0, 0, 0, 0, 0, batch_size(n) - n))
         if self._preprocessing.colour_order == "BGR":
             pictures = pictures.flip(-1)
         planes = pictures.permute(0, 3, 1, 2).float() * self._scale + self._shift
         outputs = self._backend.run_tensors({self._preprocessing.input_name: planes})
-        maps = [self._checked(outputs, tap, len(pictures)).float() for tap in self._preprocessing.taps]
+        maps = [self._checked(outputs, tap, len(pictures))[:n].float() for tap in self._preprocessing.taps]
         return maps, torch.stack([tap.abs().amax() for tap in maps]).amax() < LARGEST
 
     def _checked(self, outputs: Any, tap: str, n: int) -> Tensor:
@@ -55,6 +60,12 @@ class TensorEncoder:
         return values
 
 
+def batch_size(n: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, 24, ...: at most a third of a batch is empty."""
+    power = 1 << (n - 1).bit_length()
+    return power * 3 // 4 if power > 2 and n <= power * 3 // 4 else power
+
+
 @dataclass(slots=True)
 class TensorEncoding:
     """A `Request` for the taps of pictures (n, h, w, 3) uint8 on the device; stage: where their time is counted."""
@@ -63,6 +74,7 @@ class TensorEncoding:
     pictures: Tensor
     watch: Watch
     stage: str
+    order: ClassVar[int] = 0
 
     def joins(self, other: Any) -> bool:
         """One session and one size of pictures."""
@@ -83,7 +95,7 @@ class TensorEncoding:
         return [([parts[i] for parts in split], finite) for i in range(len(group))]
 
 
-class LocalFeatures:
+class LocalPooling:
     """`edge_vad.features.local_features` for taps of one size: its pooling as one matrix for each tap, on the device."""
 
     def __init__(self, split_channels: int | None) -> None:

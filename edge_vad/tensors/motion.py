@@ -16,7 +16,7 @@ class TensorDifference(RgbDifference):
 
     def update(self, image: Any, luma: Any, timestamp: float) -> tuple[Any, list[tuple[float, Any]]]:
         """Take one frame of tensors; see `RgbDifference.update`. The mask is a tensor of booleans."""
-        now: Any = Moment(timestamp, decimate(image, CELL), luma)  # type: ignore[arg-type]
+        now: Any = Moment(timestamp, decimate(image, CELL), luma)
         lags: list[Any] = self.at_lags(timestamp)
         moving = torch.zeros(now.small.shape[:2], dtype=torch.bool, device=image.device)
         for moment in lags[:2]:

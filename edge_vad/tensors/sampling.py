@@ -1,4 +1,4 @@
-"""`edge_vad.sampling` on tensors: the same numbers, bit by bit."""
+"""`edge_vad.sampling` on tensors: on a CPU the same pixels, bit by bit."""
 
 from __future__ import annotations
 
@@ -22,14 +22,18 @@ def windows(plane: Tensor, boxes: Tensor, width: int, height: int) -> Tensor:
     """Bilinear samples of a plane (H, W) uint8 in boxes (n, 4) -> (n, height, width) float32; edge pixels continue."""
     x, fx = _grid(boxes[:, 0], (boxes[:, 2] - boxes[:, 0]) / width, width, plane.shape[1])
     y, fy = _grid(boxes[:, 1], (boxes[:, 3] - boxes[:, 1]) / height, height, plane.shape[0])
-    flat = plane.reshape(-1)
+    flat = plane.reshape(-1).float()
     at = y[:, :, None] * plane.shape[1] + x[:, None, :]
+    below = at + plane.shape[1]
     fx, fy = fx[:, None, :], fy[:, :, None]
-    top, below = flat[at].float(), at + plane.shape[1]
-    top = top + (flat[at + 1] - top) * fx
-    bottom = flat[below].float()
-    bottom = bottom + (flat[below + 1] - bottom) * fx
-    return top + (bottom - top) * fy
+    top = torch.lerp(_taken(flat, at), _taken(flat, at + 1), fx)
+    bottom = torch.lerp(_taken(flat, below), _taken(flat, below + 1), fx)
+    return torch.lerp(top, bottom, fy)
+
+
+def _taken(flat: Tensor, at: Tensor) -> Tensor:
+    """Values of a line (m,) at places of any shape; four times as fast as indexing with them."""
+    return flat.index_select(0, at.view(-1)).view(at.shape)
 
 
 def crops(image: Tensor, boxes: Tensor, width: int, height: int) -> Tensor:
@@ -41,8 +45,9 @@ def crops(image: Tensor, boxes: Tensor, width: int, height: int) -> Tensor:
     at = y[:, :, None] * n_columns + x[:, None, :]
     wx = (fx * 256).round().int()[:, None, :]
     wy = (fy * 256).round().int()[:, :, None]
-    top, at = _mix(words[at], words[at + 1], wx), at + n_columns
-    mixed = _mix(top, _mix(words[at], words[at + 1], wx), wy)
+    below = at + n_columns
+    top = _mix(_taken(words, at), _taken(words, at + 1), wx)
+    mixed = _mix(top, _mix(_taken(words, below), _taken(words, below + 1), wx), wy)
     return mixed.view(torch.uint8).reshape(*mixed.shape, 4)[..., :3]
 
 

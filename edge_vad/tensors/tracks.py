@@ -52,6 +52,6 @@ def held(history: Tensor, lengths: Tensor) -> Tensor:
 def median(history: Tensor, lengths: Tensor) -> Tensor:
     """Median (n, k) of histories (n, d, k); 0 for empty ones. The mean of the middle two where their number is even."""
     ordered = torch.where(held(history, lengths)[..., None], history, torch.inf).sort(dim=1).values
-    middle = torch.stack([(lengths - 1).clamp(min=0) // 2, lengths // 2], dim=1).clamp(max=history.shape[1] - 1)
+    middle = torch.stack([(lengths - 1).clamp(min=0) // 2, lengths // 2], dim=1)
     both = ordered.gather(1, middle[..., None].expand(-1, -1, history.shape[2])).mean(dim=1)
     return torch.where(lengths[:, None] > 0, both, 0.0)

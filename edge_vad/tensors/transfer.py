@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -60,6 +60,7 @@ class Download:
 
     tensors: list[Tensor]
     watch: Watch
+    order: ClassVar[int] = 2
 
     def joins(self, other: Any) -> bool:
         """One device."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -50,16 +51,23 @@ def _correlate(template: Tensor, area: Tensor) -> Tensor:
     spectrum = torch.fft.rfft2(area) * torch.fft.rfft2(template, s=shape).conj()
     product = torch.fft.irfft2(spectrum, s=shape)[:, : shape[0] - h + 1, : shape[1] - w + 1]
     n_samples = h * w
-    mean, squares = _box_sum(torch.stack([area, area * area]), h, w)
-    energy = (squares - mean * mean / n_samples).clamp(min=1e-3)
+    total, squares = (_box_sum(values, h, w) for values in (area, area * area))
+    energy = (squares - total * total / n_samples).clamp(min=1e-3)
     norm = (template * template).sum(dim=(1, 2)).sqrt()[:, None, None]
-    return (product / (norm * energy.sqrt() + n_samples * CONTRAST_FLOOR)).float()
+    return product / (norm * energy.sqrt() + n_samples * CONTRAST_FLOOR)
 
 
 def _box_sum(values: Tensor, h: int, w: int) -> Tensor:
-    """Sums over every h x w window of (..., H, W), by an integral image in float64."""
-    total = torch.nn.functional.pad(values.double().cumsum(-2).cumsum(-1), (1, 0, 1, 0))
-    return total[..., h:, w:] - total[..., :-h, w:] - total[..., h:, :-w] + total[..., :-h, :-w]
+    """Sums over every h x w window of (n, H, W)."""
+    rows, columns = (_bands(side, length, values.device) for side, length in zip(values.shape[1:], (h, w), strict=True))
+    return rows @ values @ columns.T
+
+
+@lru_cache(maxsize=64)
+def _bands(size: int, length: int, device: torch.device) -> Tensor:
+    """Matrix (size - length + 1, size): each row sums ``length`` neighbours."""
+    start, place = torch.arange(size - length + 1, device=device)[:, None], torch.arange(size, device=device)
+    return ((place >= start) & (place < start + length)).float()
 
 
 def _parabola(line: Tensor, position: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from tiny import Outcome
 
 from edge_vad.bundle import read_bundle
 from edge_vad.commands import bench
+from edge_vad.profiling import stock
 
 Cli = Callable[..., Outcome]
 Bench = Callable[..., Outcome]
@@ -190,7 +191,7 @@ def test_what_cannot_be_measured_or_written_ends_with_1_before_any_work(
 def test_a_street_that_cannot_be_generated_asks_for_a_source(
     cli: Cli, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "_asked_for", lambda bundle: ((40, 400), 0.2))
+    monkeypatch.setattr(stock, "asked_for", lambda bundle: ((40, 400), 0.2))
     said = cli("bench", "--bundle", tiny_bundle)
     assert said.code == 1 and "name frames with --source" in said.err and "40x400" in said.err
 

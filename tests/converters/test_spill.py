@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,12 @@ def frames(counts: list[int], highlevel_every: int, prefixes: tuple[str, ...]) -
         row = np.full(7, i, np.float32) if highlevel_every and i % highlevel_every == 0 else None
         made.append((i / 3, FrameFeatures(local, row, {"motion": 1.0})))
     return made
+
+
+def test_every_field_of_the_features_is_packed() -> None:
+    known = {"boxes", "confidence", "age", "known", "continued", "speed", "rows"}
+    assert {field.name for field in dataclasses.fields(LocalFeatures)} == known
+    assert {field.name for field in dataclasses.fields(FrameFeatures)} == {"local", "highlevel", "stage_ms"}
 
 
 def assert_equal(a: tuple[float, FrameFeatures], b: tuple[float, FrameFeatures]) -> None:

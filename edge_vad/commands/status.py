@@ -15,6 +15,7 @@ from edge_vad.status import RUNTIME, Found, find_units
 EXIT_NONE, EXIT_DOES_NOT_HOLD = 1, 3
 N_EVENTS = 5
 WIDTH = 118
+DRIFT_TOLD = 0.5
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -109,7 +110,7 @@ def _camera(name: str, camera: Any, was: str = "") -> Iterator[str]:
     counts = ", ".join(f"{camera.get(key, 0):,} {key}" for key in counted if isinstance(camera.get(key, 0), int))
     yield f"{'':<10} {counts}, lost {camera.get('lost', 0)} times"
     drift = {name: value for name, value in _map(camera, "drift").items() if isinstance(value, (int, float))}
-    if drift:
+    if any(abs(value) >= DRIFT_TOLD for value in drift.values()):
         shown = ", ".join(f"{name} {value:+.1f}" for name, value in sorted(drift.items()))
         yield f"{'':<10} drift from normal footage, in its deviations: {shown}"
 

@@ -31,7 +31,7 @@ def camera(**changed: Any) -> dict[str, Any]:
         "on_trial": False,
         "view": "clear",
         "degraded": False,
-        "drift": {"spatial": 0.24, "speed": -1.1},
+        "drift": {"spatial": 0.24, "speed": -0.1},
         "score": 0.4312,
         "fps": {"captured": 25.0, "scored": 12.5},
         "captured": 123456,
@@ -86,7 +86,6 @@ def test_all_is_running(told: Callable[..., Outcome]) -> None:
         "gate: running, up 2.1 h",
         "view clear, score 0.43, 25 fps captured, 12.5 scored; 10.0.0.5/stream",
         "bundle site serial 2 (aa3bd68a35c5), onnxruntime; latency p50/p95/p99 22/35/61 ms",
-        "drift from normal footage, in its deviations: spatial +0.2, speed -1.1",
         "123,456 captured, 61,728 scored, 3 dropped, 0 skipped, 4 events, lost 1 times",
         "log 0 pending, 12 delivered, 0 lost",
         "street 4 clips, 31.5 mb",
@@ -94,6 +93,12 @@ def test_all_is_running(told: Callable[..., Outcome]) -> None:
         "2 min ago  street anomaly start: id 4, peak_score 1.37",
     ):
         assert words in " ".join(said.out.split()) or words in said.out, words
+
+
+def test_a_scene_that_drifted_is_told_and_one_that_did_not_takes_no_line(told: Callable[..., Outcome]) -> None:
+    drifted = status(cameras={"street": camera(drift={"spatial": 0.24, "speed": -1.1})})
+    assert "drift from normal footage, in its deviations: spatial +0.2, speed -1.1" in told(drifted).out
+    assert "drift" not in told(status()).out
 
 
 @pytest.mark.parametrize(

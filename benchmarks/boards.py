@@ -15,6 +15,11 @@ says is p95 = P95 * frame ms, and MARGIN more, as fps has.
 
 from __future__ import annotations
 
+import os
+
+# NumPy reads it when it is loaded; the command line of edge-vad sets it too.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import onnx
+from boards import encoder_cost
 
 from edge_vad.backends.base import Backend
 from edge_vad.backends.onnxruntime import OnnxRuntime
@@ -95,9 +95,8 @@ def roofline(bundle: Any, encoder: Backend, detector: Detector, inputs: dict[str
     flops, bandwidth = peak_flops(), peak_bandwidth()
     print(f"one thread reaches {flops / 1e9:.1f} GFLOP/s (float32) and {bandwidth / 1e9:.1f} GB/s")
     print(ROOF.format("part", "MFLOP", "MB", "CPU ms", "GFLOP/s", "roof", "of roof"))
-    model = onnx.load_model_from_string(bundle.model("encoder"))
     pictures = next(iter(inputs.values()))
-    operations = 2 * n_macs(model, pictures.shape)
+    operations = 2 * len(pictures) * int(encoder_cost(bundle, pictures.shape[1:])["macs"])
     touched = len(bundle.model("encoder")) + pictures.nbytes + sum(v.nbytes for v in encoder.run(inputs).values())
     rows = [(f"encoder, {len(pictures)} pictures", operations, touched, lambda: encoder.run(inputs))]
     method = detector._method
@@ -125,23 +124,6 @@ def roofline(bundle: Any, encoder: Backend, detector: Detector, inputs: dict[str
             f"{roof / 1e9:.1f}",
         )
         print(ROOF.format(name, *cells, f"{reached / roof:.0%}"))
-
-
-def n_macs(model: Any, shape: tuple[int, ...]) -> int:
-    """Multiplications of the convolutions and matrix products of a model for an input of ``shape``."""
-    for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim, shape, strict=True):
-        dim.dim_value = size
-    del model.graph.value_info[:]
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.value_info, *graph.output)}
-    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    total = 0
-    for node in graph.node:
-        if node.op_type == "Conv":  # output values x multiplications for each of them
-            total += int(np.prod(shapes[node.output[0]])) * int(np.prod(shapes[node.input[1]][1:]))
-        elif node.op_type in ("MatMul", "Gemm"):
-            total += int(np.prod(shapes[node.output[0]])) * shapes[node.input[0]][-1]
-    return total
 
 
 def peak_flops() -> float:

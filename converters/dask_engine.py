@@ -67,7 +67,8 @@ class DaskEngine(Engine):
         losses: Counter[str] = Counter()
         try:
             while waiting or busy:
-                while waiting and len(busy) < self._capacity():
+                n_most = self._capacity()
+                while waiting and len(busy) < n_most:
                     task = waiting.popleft()
                     busy[self._submit(task, folder, shipped, losses[task.key])] = task
                 for future in [future for future in busy if future.done()]:
@@ -80,7 +81,9 @@ class DaskEngine(Engine):
                         waiting.appendleft(task)
                 time.sleep(POLL_S)
         finally:
-            self._client.cancel(list(busy), force=True)  # after an error
+            if busy:  # after an error
+                with contextlib.suppress(OSError):
+                    self._client.cancel(list(busy), force=True)
 
     def _capacity(self) -> int:
         """Tasks that the cluster does at once; EngineError when it has had no worker for a while."""

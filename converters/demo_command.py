@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from edge_vad.converters.build import build
+from edge_vad.converters.local_engine import LocalEngine
 from edge_vad.converters.settings import BuildSettings
 
 from edge_vad.cameras.synthetic import write_dataset
@@ -40,7 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     write_dataset(street, seed=options.seed, view=options.view, n_training=N_NORMAL, n_testing=N_TEST, seconds=SECONDS)
     log.info("2/4 build: edge-vad build --normal %s --out %s", street, out / "street.evb")
     settings = BuildSettings(precision=profile.build.precision, ratio=profile.build.ratio, stride=profile.build.stride)
-    bundle = build(find_clips([street / "training" / "frames"]), out / "street.evb", settings)
+    with closing(LocalEngine()) as engine:
+        bundle = build(find_clips([street / "training" / "frames"]), out / "street.evb", settings, engine=engine)
     clip = street / "testing" / "frames" / "01"
     log.info("3/4 run: edge-vad run --bundle %s --source %s", out / "street.evb", clip)
     Unit(Device({"camera": CameraSettings(str(clip), str(out / "street.evb"))}), profile).run()

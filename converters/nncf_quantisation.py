@@ -1,8 +1,8 @@
 """INT8 by NNCF, in a form that ONNX Runtime and OpenVINO both run in integers.
 
 NNCF places quantizers where OpenVINO wants them. ONNX Runtime makes an integer operator only of one whose inputs and
-outputs are all quantised, per tensor, as one type; for the others it computes in float and converts around them, several
-times slower than fp32. So activations are quantised per tensor here, taps too, and all of them as uint8.
+outputs are all quantised, per tensor, as one type; for the others it computes in float and converts around them, slower
+than fp32. So activations are quantised per tensor here, taps too, and all of them as uint8.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _quantize(nncf: Any, model: Any, pictures: Sequence[UInt8], enter: Enter, ca
         preset=nncf.QuantizationPreset.MIXED,
         target_device=nncf.TargetDevice.CPU,
         subset_size=len(pictures),
-        fast_bias_correction=False,  # the fast one leaves out the depthwise layers, which need it most
+        fast_bias_correction=False,  # the fast one left out all depthwise layers of the default encoder
         advanced_parameters=parameters.AdvancedQuantizationParameters(
             quantize_outputs=True,
             activations_quantization_params=parameters.QuantizationParameters(per_channel=False),

@@ -28,7 +28,7 @@ MIN_COSINE = {"int8": 0.9, "fp16": 0.999}
 PERCENTILE = 99.99  # of an activation's values that its range holds
 # ONNX Runtime's own 128 bins leave the search for the least entropy one candidate; its time grows with the square of them.
 ENTROPY_BINS = 512
-# Histograms hold every value: pixels that are enough for them, 1,024 crops of 64 x 64. They cost about 10 s of CPU time.
+# Histograms hold every value: pixels that are enough for them, 1,024 crops of 64 x 64.
 MAX_HISTOGRAM_PIXELS = 2**22
 
 

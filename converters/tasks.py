@@ -8,7 +8,7 @@ written last and names the files that belong to it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -26,6 +26,7 @@ from edge_vad.footage import Clip, pictures_in
 from edge_vad.manifest import canonical_json, sha256
 from edge_vad.memory import Part, memorise
 from edge_vad.methods.videopatchcore import BankSearch
+from edge_vad.streams import FrameFeatures
 from edge_vad.types import Float32
 from edge_vad.vectors import VectorType, compress, expand
 
@@ -113,6 +114,17 @@ def perform(task: Task, folder: Path, moved: Moved) -> None:
 
 def _memorise_clip(task: Task, folder: Path, moved: Moved) -> None:
     recipe = _recipe(task, folder)
+    spool = _spill(task, recipe, folder, moved)
+    parts = cut(spool.sizes, recipe.scene.stride, recipe.n_cuts)
+    coresets = [f"{task.key}.{i:05d}.coreset" for i in range(len(parts))]
+    for name, (start, stop) in zip(coresets, parts, strict=True):
+        kept = _coresets(read_frames(folder, spool.pieces, start, stop), recipe)
+        write_atomically(folder / name, tensorfile.save(kept, {"task": task.key}))
+    _finish(task, folder, {"parts": parts, "coresets": coresets, "pieces": spool.pieces})
+
+
+def _spill(task: Task, recipe: Recipe, folder: Path, moved: Moved) -> Spool:
+    """Features of every processed frame of a clip, in the folder."""
     clip = Clip(task.name, Path(task.arguments["clip"]))
     before = identity(clip.path)
     if before[0] != task.arguments["content"]:
@@ -125,13 +137,13 @@ def _memorise_clip(task: Task, folder: Path, moved: Moved) -> None:
     spool.flush()
     if identity(clip.path) != before:
         raise SourceError(f"{clip.path}: changed while it was read; start again when the footage is complete")
-    parts = cut(spool.sizes, recipe.scene.stride, recipe.n_cuts)
-    coresets = [f"{task.key}.{i:05d}.coreset" for i in range(len(parts))]
-    for name, part in zip(coresets, parts, strict=True):
-        times, features = zip(*read_frames(folder, spool.pieces, *part), strict=True)
-        kept = memorise(Part(list(times), list(features)), recipe.scene, recipe.ratio)
-        write_atomically(folder / name, tensorfile.save(kept, {"task": task.key}))
-    _finish(task, folder, {"parts": parts, "coresets": coresets, "pieces": spool.pieces})
+    return spool
+
+
+def _coresets(frames: Iterator[tuple[float, FrameFeatures]], recipe: Recipe) -> dict[str, Float32]:
+    """Of one part, by bank. The part is forgotten on return: two of them are never held."""
+    times, features = zip(*frames, strict=True)
+    return memorise(Part(list(times), list(features)), recipe.scene, recipe.ratio)
 
 
 def _score_part(task: Task, folder: Path, moved: Moved) -> None:

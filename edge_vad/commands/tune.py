@@ -116,7 +116,7 @@ def _text(
     precisions = [encoder_precision(bundle) for bundle in bundles]
     profile = tuned_profile(found, base, name, f"{base.name}, tuned on {model}", precisions)
     head = [
-        f"{base.name}, tuned with edge-vad tune on {report['written']}.",
+        f"{base.name}, tuned on this device with edge-vad tune.",
         *(f"{what}: {text}" for what, text in facts(report)),
         "",
         *told,

@@ -95,6 +95,7 @@ def check_one_site(bundles: Sequence[Bundle]) -> None:
 
 def cells(n_bundles: int, inference: Inference, wanted: Wanted = Wanted(), root: Path = Path("/")) -> list[Cell]:
     """Every setting that this device has, that of the build first. Raises PluginError for a backend or bank that is not."""
+    _check_names(wanted)
     counts = wanted.threads or thread_counts()
     found: list[Cell] = []
     for name in wanted.backends or backends_here(inference):
@@ -147,7 +148,7 @@ def banks_here() -> tuple[str, ...]:
     return tuple(sorted(here, key=lambda name: name != "exact"))
 
 
-def check_names(wanted: Wanted) -> None:
+def _check_names(wanted: Wanted) -> None:
     """PluginError for a backend or bank that does not exist."""
     for kind, names in (("backends", wanted.backends), ("banks", wanted.banks)):
         for name in names or ():

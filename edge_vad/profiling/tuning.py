@@ -42,7 +42,7 @@ def tune(settings: Sequence[Cell], measure: Measure, bundles: Sequence[Bundle], 
     return Tuned(
         picked,
         tuple(by_speed(rows)),
-        (how, why, *asked, *unfit(rows, profile.budget)),
+        (how, why, *unfit(rows, profile.budget)),
         (*slow, *asked),
         stride,
     )

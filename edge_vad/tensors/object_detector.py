@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from edge_vad.backends.base import Backend
+from edge_vad.backends.base import checked_output
 from edge_vad.errors import BackendError
-from edge_vad.object_detector import PAD, ObjectDetector, ObjectSettings, scale_of
+from edge_vad.object_detector import PAD, ObjectDetector, scale_of
 from edge_vad.perspective import Perspective
 from edge_vad.tensors.sampling import resize
 from edge_vad.types import Float32
@@ -17,9 +17,6 @@ from edge_vad.types import Float32
 
 class TensorObjectDetector(ObjectDetector):
     """Class-agnostic boxes of one picture, in two halves with a download between them."""
-
-    def __init__(self, backend: Backend, settings: ObjectSettings) -> None:
-        super().__init__(backend, settings)
 
     def rows(self, image: Tensor) -> Tensor:
         """The network's output for an image (H, W, 3) uint8, its classes reduced to the likeliest.
@@ -40,8 +37,9 @@ class TensorObjectDetector(ObjectDetector):
 
     def boxes(self, rows: Float32, shape: Sequence[int], perspective: Perspective) -> tuple[Float32, Float32]:
         """Boxes and confidences, as `ObjectDetector` gives them, from the rows of an image of that shape."""
+        output = checked_output({self._settings.output_name: rows[None]}, self._settings.output_name, 3)[0]
         scale = scale_of(shape, self._settings.input_size)
-        return self.of_usual_size(*self.chosen(rows, scale), perspective)
+        return self.of_usual_size(*self.chosen(output, scale), perspective)
 
 
 def letterbox(image: Tensor, size: tuple[int, int]) -> Tensor:

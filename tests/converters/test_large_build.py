@@ -252,6 +252,14 @@ def test_the_names_of_finished_work_follow_from_all_that_it_depends_on(tmp_path:
     assert len({before, touched, longer, key()}) == 4
 
 
+def test_a_worker_that_sees_other_footage_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = memorise_task(Clip("a", tiny.write_clip(tmp_path / "a", 3)), "r", 3)
+    (tmp_path / "a" / "002.png").unlink()
+    monkeypatch.setattr(tasks, "_recipe", lambda *_: None)
+    with pytest.raises(SourceError, match="/a: not the footage that the build was started with"):
+        tasks.perform(task, tmp_path, lambda _: None)
+
+
 def test_footage_that_grows_while_it_is_read_is_refused(
     clips: Path, settings: BuildSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,13 +25,19 @@ N_VALUES = {"yolox": 7, "yolov5": 7, "yolov8": 6}
 
 
 def detector_model(head: str) -> bytes:
-    """A network in the layout of a detector head: a strided convolution for each of its three scales."""
+    """A network in the layout of a detector head: boxes of 20 x 40 input pixels wherever the picture happens to say so."""
     generator, n_values = np.random.default_rng(0), N_VALUES[head]
     weights: dict[str, np.ndarray] = {"flat": np.array([1, n_values, -1], np.int64)}
     nodes = []
     for s in (8, 16, 32):
-        weights[f"w{s}"] = generator.normal(0, 0.01, (n_values, 3, s, s)).astype(np.float32)
-        nodes.append(helper.make_node("Conv", ["images", f"w{s}"], [f"c{s}"], strides=[s, s]))
+        kernel = generator.normal(0, 0.02 / s, (n_values, 3, s, s))
+        if head == "yolox":  # pixels up to 255; places and sizes in strides, relative to the cell
+            kernel, bias = kernel / 255, [0.5, 0.5, np.log(20 / s), np.log(40 / s), 0.5, 0.5, 0.1]
+        else:
+            kernel[:2] *= 1000
+            bias = [80.0, 48.0, 20.0, 40.0, 0.5, 0.5, 0.1][:n_values]
+        weights |= {f"w{s}": kernel.astype(np.float32), f"b{s}": np.array(bias, np.float32)}
+        nodes.append(helper.make_node("Conv", ["images", f"w{s}", f"b{s}"], [f"c{s}"], strides=[s, s]))
         nodes.append(helper.make_node("Reshape", [f"c{s}", "flat"], [f"r{s}"]))
     whole = "boxes" if head == "yolov8" else "planes"
     nodes.append(helper.make_node("Concat", ["r8", "r16", "r32"], [whole], axis=2))

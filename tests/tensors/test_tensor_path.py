@@ -19,7 +19,7 @@ from edge_vad import Detector, Frame, read_bundle
 from edge_vad.backends.torch import Torch
 from edge_vad.batch import run_alone
 from edge_vad.bundle import Bundle
-from edge_vad.errors import BackendError, SourceError
+from edge_vad.errors import BackendError, SelfTestError, SourceError
 from edge_vad.features import Encoder
 from edge_vad.learning import Learner
 from edge_vad.methods.videopatchcore import VideoPatchCore
@@ -29,13 +29,12 @@ from edge_vad.profile import Inference, Profile, load_profile
 from edge_vad.recovery import Sessions
 from edge_vad.streams import Extractor, Settings
 from edge_vad.strict import from_plain
-from edge_vad.tensors import method as tensor_method
 from edge_vad.tensors import streams as tensor_streams
 from edge_vad.tensors.features import TensorEncoder
-from edge_vad.tensors.method import TensorPatchCore
+from edge_vad.tensors.method import TensorPatchCore, TensorSearch
 from edge_vad.tensors.motion import TensorDifference
 from edge_vad.tensors.object_detector import TensorObjectDetector
-from edge_vad.tensors.search import TensorBank
+from edge_vad.tensors.search import Banks, TensorBank
 from edge_vad.tensors.streams import TensorExtractor
 from edge_vad.tensors.transfer import Download
 
@@ -130,13 +129,14 @@ def test_features_of_any_settings_equal_numpy(small: Bundle, local: dict[str, An
 @pytest.mark.parametrize("head", ["yolox", "yolov5", "yolov8"])
 def test_an_object_detectors_boxes_equal_numpy(head: Any) -> None:
     data, perspective = detector_model(head), Perspective(30.0, 0.1, 60.0)
-    settings = ObjectSettings("images", "boxes", head, (160, 96), threshold=0.02, min_height=0.0)
+    settings = ObjectSettings("images", "boxes", head, (160, 96), min_height=0.0)
     here, there = ObjectDetector(OnHost(data), settings), TensorObjectDetector(Torch(data), settings)
     for frame in FRAMES[::7]:
         boxes, confidence = here(frame.image, perspective)
         rows = there.rows(torch.from_numpy(frame.image))
         assert rows.numel() <= 6 * 315, "no class by class"
         found, sure = there.boxes(rows.numpy(), frame.image.shape, perspective)
+        assert 1 < len(boxes) <= 60
         np.testing.assert_allclose(found, boxes, rtol=1e-4, atol=1e-3)
         np.testing.assert_allclose(sure, confidence, rtol=1e-4, atol=1e-6)
 
@@ -151,12 +151,15 @@ def test_two_downloads_a_frame_of_a_mask_and_the_scores(tiny_bundle: Path, monke
         assert sizes == ([mask, 4 * n * (k + 1) + 1] if n else [mask])
 
 
-def test_one_download_more_says_nothing_of_an_object_detector(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = opened(whole, Torch)
+def test_an_object_detector_asks_for_no_further_download(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, settings = opened(whole, Torch), from_plain(Settings, read_bundle(whole).preprocessing, "", ValueError)
+    assert settings.objects is not None
+    n_cells = sum((settings.objects.input_size[0] // s) * (settings.objects.input_size[1] // s) for s in (8, 16, 32))
+    mask = (tiny.SIZE[1] // 2) * (tiny.SIZE[0] // 2)
     for frame in FRAMES:
         with counted_downloads(monkeypatch) as sizes:
             method.observe(frame)
-        assert len(sizes) <= 2 and sum(sizes) < 20_000
+        assert len(sizes) == 2 and sizes[0] == mask + 4 * 6 * n_cells, "the likeliest class only"
 
 
 class OnMeta(Torch):
@@ -181,8 +184,9 @@ def test_nothing_else_is_read_back_from_the_device(small: Bundle, kind: Any, mon
     settings = replace(settings, local=replace(settings.local, temporal_pooling=kind))
     here = Extractor(settings, Encoder(OnHost(small.model("encoder")), settings.preprocessing))
     there = TensorExtractor(settings, TensorEncoder(OnMeta(small.model("encoder")), settings.preprocessing), None)
-    banks = {n: TensorBank(np.zeros((5, small.stored(n).shape[1]), np.float32), torch.device("meta"), True) for n in small.bank_names}  # fmt: skip
-    search = tensor_method.TensorSearch(replace(settings, components=tuple(s for s in settings.components if s != "highlevel")), banks)  # type: ignore[arg-type]  # fmt: skip
+    rows = {name: small.rows(name) for name in small.bank_names}
+    banks = Banks({name: TensorBank(values, torch.device("meta"), True) for name, values in rows.items()})
+    search = TensorSearch(replace(settings, components=settings.components[:-1]), banks)
     n_regions = 0
     for frame in FRAMES[:12]:
         steps, mask = there.steps(frame), moving_pixels(here, frame)
@@ -236,17 +240,26 @@ def test_no_torch_is_imported_for_other_backends(tiny_bundle: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
-def test_a_fault_in_the_tensor_path_is_found_by_the_self_test(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def whole_picture(image: torch.Tensor, boxes: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    return tensor_streams.resize(image, width, height)[None].expand(len(boxes), -1, -1, -1)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "wrong", "step"),
+    [
+        (tensor_streams, "crops", whole_picture, "embedding.spatial"),
+        (TensorDifference, "update", lambda *_: (torch.zeros((60, 90), dtype=torch.bool), []), "regions.motion"),
+        (TensorBank, "distances", lambda self, queries: queries.new_ones(len(queries)), "distances"),
+    ],
+)
+def test_a_fault_in_the_tensor_path_is_found_by_the_self_test(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, wrong: Any, step: str
+) -> None:
     profile = load_profile("desktop_cpu", ON_TORCH)
     Detector.open(tiny_bundle, profile)
-    for where, name, wrong, step in (
-        (tensor_streams, "crops", lambda image, *how: tensor_streams.resize(image, 64, 64)[None].expand(len(how[0]), -1, -1, -1), "embedding.spatial"),
-        (TensorDifference, "update", lambda self, image, luma, t: (torch.zeros((60, 90), dtype=torch.bool), []), "regions.motion"),
-        (TensorBank, "distances", lambda self, queries: queries.new_ones(len(queries)), "distances"),
-    ):  # fmt: skip
-        with monkeypatch.context() as patch, pytest.raises(BackendError if step == "" else Exception, match=step):
-            patch.setattr(where, name, wrong)
-            Detector.open(tiny_bundle, profile)
+    monkeypatch.setattr(where, name, wrong)
+    with pytest.raises(SelfTestError, match=step):
+        Detector.open(tiny_bundle, profile)
 
 
 def test_what_is_no_number_is_an_error_and_is_forgotten(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +332,7 @@ def test_half_precision_is_within_its_tolerance(tiny_bundle: Path) -> None:
     differences = []
     for frame in FRAMES:
         one, other = here.process(frame), there.process(frame)
-        assert [r.x0 for r in other.regions] is not None and len(other.regions) == len(one.regions)
+        assert len(other.regions) == len(one.regions)
         differences.append(abs(other.score - one.score) / max(abs(one.score), 1))
         assert other.components == pytest.approx(one.components, rel=0.02, abs=0.02)
     assert 0 < max(differences) < 0.02

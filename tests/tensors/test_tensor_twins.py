@@ -148,8 +148,10 @@ def test_local_features_and_patches(sizes: tuple[tuple[int, int], ...], groups: 
     close(tensor_features.spatial_patches(found, 2, 1), features.spatial_patches(expected, 2, 1))
     close(tensor_features.normalised(found), features.normalised(expected))
     close(tensor_features.global_features([tensor(t) for t in taps]), features.global_features(taps))
-    for pooled in ("average", "maximum"):
-        close(tensor_features.temporal_patches(found, found.flip(0), pooled), features.temporal_patches(expected, expected[::-1], pooled))  # type: ignore[arg-type]  # fmt: skip
+    kinds: tuple[features.GlobalPooling, ...] = ("average", "maximum")
+    for kind in kinds:
+        pooled = features.temporal_patches(expected, expected[::-1], kind)
+        close(tensor_features.temporal_patches(found, found.flip(0), kind), pooled)
 
 
 def test_what_does_not_fit_is_refused_as_numpy_does() -> None:

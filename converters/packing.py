@@ -39,7 +39,7 @@ from edge_vad.sampling import decimate
 from edge_vad.streams import Extractor, Settings
 from edge_vad.strict import to_plain
 from edge_vad.types import UInt8
-from edge_vad.vectors import expand
+from edge_vad.vectors import Stored, expand
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +185,7 @@ def describe_bundle(
             bank: {
                 "file": bank_file(bank),
                 "rows": int(arrays["rows"].shape[0]),
-                "dimensions": int(arrays["rows"].shape[1]),
+                "dimensions": Stored(arrays).shape[1],
                 "vectors": settings.vectors,
             }
             for bank, arrays in stored.items()

@@ -16,7 +16,9 @@ import tiny
 from tiny import Outcome
 
 from edge_vad import Detector, open_camera
+from edge_vad.bundle import read_bundle
 from edge_vad.profile import load_profile
+from edge_vad.vectors import VECTOR_TYPES
 
 Cli = Callable[..., Outcome]
 RESULT_KEYS = {
@@ -152,6 +154,20 @@ def test_fp32_gives_close_scores(street: Path, lite0: Path, clip_scores: np.ndar
     scores = scores_of(tmp_path / "fp32.evb", street / "testing" / "frames" / "03")
     assert np.corrcoef(scores, clip_scores)[0, 1] > 0.97
     assert np.abs(scores - clip_scores).max() < 0.6  # thresholds read off 48 s of footage differ more than features do
+
+
+@pytest.mark.parametrize("vectors", [kind for kind in VECTOR_TYPES if kind != "fp16"])
+def test_a_memory_that_is_stored_smaller_scores_close(
+    vectors: str, footage: Path, tiny_encoder: Path, tiny_bundle: Path, tmp_path: Path, cli: Cli
+) -> None:
+    (tmp_path / "small.yaml").write_text(f"vectors: {vectors}\n")
+    out = tmp_path / "small.evb"
+    assert cli(*tiny.build_arguments(footage, out, tiny_encoder, "--config", str(tmp_path / "small.yaml"))).code == 0
+    assert cli("bundle", "check", out).code == 0
+    assert [b.vectors for b in read_bundle(out).manifest.banks.values()] == [vectors] * 3
+    clip = footage / "01"
+    assert np.corrcoef(scores_of(out, clip)[10:], scores_of(tiny_bundle, clip)[10:])[0, 1] > 0.8
+    np.testing.assert_allclose(scores_of(out, clip, "inference.bank=compact"), scores_of(out, clip), atol=1e-3)
 
 
 def test_half_of_a_clip_scores_as_the_whole_clip_does(

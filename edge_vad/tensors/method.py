@@ -43,25 +43,26 @@ class TensorSearch(BankSearch):
         One download, of everything that is said about the frame; none where it holds nothing to score.
         """
         names = {prefix: self.scored(prefix) for prefix in features.local}
+        arrays: dict[str, np.ndarray] = {}
+        if features.highlevel is not None or any(len(local.boxes) for local in features.local.values()):
+            arrays = yield from self._scores(features, names)
+        local, scores = self._on_host(features, names, arrays)
+        return self.observation(local, scores, features.watch.read())
+
+    def _scores(self, features: TensorFeatures, names: Mapping[str, list[str]]) -> Steps[dict[str, np.ndarray]]:
+        """What is downloaded of each stream that has regions."""
         queries = self._queries(features, names)
         distances = (yield Nearest(self._on_device, queries, features.watch)) if queries else {}
         with features.watch("search"):
-            rows = {
-                prefix: _rows(local, names[prefix], prefix, distances)
-                for prefix, local in features.local.items()
-                if len(local.boxes)
-            }
-            wanted = [*rows.values(), *features.finite]
-            if "highlevel" in distances:
-                wanted.append(distances["highlevel"])
-        found = (yield Download(wanted, features.watch)) if wanted else []
+            busy = {prefix: local for prefix, local in features.local.items() if len(local.boxes)}
+            rows = [_rows(local, names[prefix], prefix, distances) for prefix, local in busy.items()]
+            known = [distances["highlevel"]] if "highlevel" in distances else []
+        found = yield Download([*rows, *features.finite, *known], features.watch)
         if not all(found[len(rows) : len(rows) + len(features.finite)]):
             raise BackendError(f"the model gives numbers beyond {LARGEST:g}, or none")
-        if "highlevel" in distances:
+        if known:
             self._highlevel = float(found[-1][0])
-        arrays = dict(zip(rows, found, strict=False))
-        local, scores = self._on_host(features, names, arrays)
-        return self.observation(local, scores, features.watch.read())
+        return dict(zip(busy, found, strict=False))
 
     def _queries(self, features: TensorFeatures, names: Mapping[str, list[str]]) -> dict[str, Tensor]:
         queries = {

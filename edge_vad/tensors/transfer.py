@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -35,23 +35,28 @@ def upload(array: np.ndarray, device: torch.device) -> Tensor:
     return host.to(device, non_blocking=True)
 
 
-def download(tensors: Sequence[Tensor]) -> list[np.ndarray]:
-    """Copies of tensors of one device as arrays, in one transfer; waits until the device has computed them."""
-    packed = torch.cat([tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors])
-    host = _host(packed).numpy()
+def download(tensors: Sequence[Tensor], timing: AbstractContextManager[None] | None = None) -> list[np.ndarray]:
+    """Copies of tensors of one device as arrays, in one transfer; waits until the device has computed them.
+
+    timing: entered around what is queued. An event behind the wait would not be reached when the times are read.
+    """
+    with timing or nullcontext():
+        packed = torch.cat([tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors])
+        there = packed.device
+        copy = torch.empty(packed.shape, dtype=torch.uint8, pin_memory=there.type == "cuda")
+        copy.copy_(packed, non_blocking=True)
+    _wait(there)
+    host = copy.numpy()
     ends = np.cumsum([tensor.nbytes for tensor in tensors])[:-1]
     parts = zip(np.split(host, ends), tensors, strict=True)
     # tobytes: a part may begin anywhere, an array of floats may not
     return [np.frombuffer(bytearray(part.tobytes()), ARRAYS[t.dtype]).reshape(t.shape) for part, t in parts]
 
 
-def _host(packed: Tensor) -> Tensor:
-    if packed.device.type != "cuda":
-        return packed.to("cpu")
-    host = torch.empty(packed.shape, dtype=torch.uint8, pin_memory=True)
-    host.copy_(packed, non_blocking=True)
-    torch.cuda.current_stream(packed.device).synchronize()
-    return host
+def _wait(device: torch.device) -> None:
+    """Until the device has done everything that was queued."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
 
 
 @dataclass(slots=True)
@@ -68,6 +73,7 @@ class Download:
 
     def serve(self, group: Sequence[Download]) -> list[list[np.ndarray]]:
         """The arrays of each. Raises BackendError."""
-        with device_errors(), timed("download", [(request.watch, 1) for request in group]):
-            arrays = iter(download([tensor for request in group for tensor in request.tensors]))
+        timing = timed("download", [(request.watch, 1) for request in group])
+        with device_errors():
+            arrays = iter(download([tensor for request in group for tensor in request.tensors], timing))
             return [[next(arrays) for _ in request.tensors] for request in group]

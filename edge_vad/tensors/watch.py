@@ -18,7 +18,7 @@ class Watch(Stopwatch):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
-        self.stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+        self.stream = stream_of(device)
         self._events: list[tuple[str, Any, Any, float]] = []
 
     @contextmanager
@@ -46,6 +46,11 @@ class Watch(Stopwatch):
             self.add(stage, share * start.elapsed_time(end))
         self._events.clear()
         return self.stage_ms
+
+
+def stream_of(device: torch.device) -> Any:
+    """What a GPU does one after the other; None on a CPU."""
+    return torch.cuda.current_stream(device) if device.type == "cuda" else None
 
 
 @contextmanager

@@ -110,9 +110,9 @@ def counted_downloads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     sizes: list[int] = []
     download = transfer.download
 
-    def counted(tensors: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    def counted(tensors: Sequence[torch.Tensor], *timing: Any) -> list[np.ndarray]:
         sizes.append(sum(t.nbytes for t in tensors))
-        return download(tensors)
+        return download(tensors, *timing)
 
     with monkeypatch.context() as patch:
         patch.setattr(transfer, "download", counted)

@@ -17,11 +17,12 @@ from on_host import OnHost, check_observations, check_same, close, counted_downl
 
 from edge_vad import Detector, Frame, read_bundle
 from edge_vad.backends.torch import Torch
-from edge_vad.batch import run_alone
+from edge_vad.batch import run_alone, run_together
 from edge_vad.bundle import Bundle
 from edge_vad.errors import BackendError, SelfTestError, SourceError
 from edge_vad.features import Encoder
 from edge_vad.learning import Learner
+from edge_vad.methods.base import Observation
 from edge_vad.methods.videopatchcore import VideoPatchCore
 from edge_vad.object_detector import ObjectDetector, ObjectSettings
 from edge_vad.perspective import Perspective
@@ -30,6 +31,7 @@ from edge_vad.recovery import Sessions
 from edge_vad.streams import Extractor, Settings
 from edge_vad.strict import from_plain
 from edge_vad.tensors import streams as tensor_streams
+from edge_vad.tensors import transfer, watch
 from edge_vad.tensors.features import TensorEncoder
 from edge_vad.tensors.method import TensorPatchCore, TensorSearch
 from edge_vad.tensors.motion import TensorDifference
@@ -356,6 +358,55 @@ def test_stages_are_timed(whole: Path) -> None:
     assert wanted <= set(seen) and all(value >= 0 for value in seen.values())
 
 
+class Events:
+    """A GPU's stream and its events: one is reached once the host has waited for everything queued so far."""
+
+    def __init__(self) -> None:
+        self.n_queued = self.n_reached = self.n_read = 0
+
+    def wait(self, device: torch.device) -> None:
+        self.n_reached = self.n_queued
+
+    def event(self, enable_timing: bool) -> Any:
+        return _Event(self)
+
+
+class _Event:
+    def __init__(self, events: Events) -> None:
+        self._events = events
+
+    def record(self, stream: object) -> None:
+        self._events.n_queued += 1
+        self.number = self._events.n_queued
+
+    def elapsed_time(self, end: _Event) -> float:
+        assert max(self.number, end.number) <= self._events.n_reached, "device not ready"
+        self._events.n_read += 1
+        return float(end.number - self.number)
+
+
+def test_times_of_a_gpu_are_read_without_waiting_for_it_once_more(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a frame holds: an event that is read was queued before the last download ended."""
+    events = Events()
+    monkeypatch.setattr(watch, "stream_of", lambda device: events)
+    monkeypatch.setattr(torch.cuda, "Event", events.event)
+    monkeypatch.setattr(transfer, "_wait", events.wait)
+    methods = [opened(bundle, Torch) for bundle in (whole, whole)]
+    for frame in [*FRAMES[:12], *tiny.still_frames(FRAMES[0].image, 32)[20:]]:
+        found = run_together([method.steps(frame) for method in methods])
+        assert all(seen.stage_ms["download"] > 0 for seen in found if isinstance(seen, Observation))
+        assert not [seen for seen in found if isinstance(seen, Exception)]
+    assert events.n_read > 300
+
+
+def test_a_still_picture_costs_one_download(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = opened(tiny_bundle, Torch)
+    for frame in tiny.still_frames(FRAMES[0].image, 12):
+        with counted_downloads(monkeypatch) as sizes:
+            seen = method.observe(frame)
+        assert len(sizes) == 1 and seen.regions == () and not any(map(len, seen.region_components.values()))
+
+
 def test_the_cameras_own_luma_is_used(small: Bundle) -> None:
     """Of a working pixel for each: else it is computed from the picture."""
     settings = from_plain(Settings, small.preprocessing, "preprocessing.json", ValueError)
@@ -363,6 +414,6 @@ def test_the_cameras_own_luma_is_used(small: Bundle) -> None:
     frame = FRAMES[0]
     working = tuple(side // settings.factor for side in frame.image.shape[:2])
     own = np.full(working, 7, np.uint8)
-    watch = tensor_streams.Watch(torch.device("cpu"))
-    close(extractor._working(replace(frame, luma=own), watch)[1], own)
-    assert not (extractor._working(replace(frame, luma=own[:3]), watch)[1] == 7).all()
+    timing = watch.Watch(torch.device("cpu"))
+    close(extractor._working(replace(frame, luma=own), timing)[1], own)
+    assert not (extractor._working(replace(frame, luma=own[:3]), timing)[1] == 7).all()

@@ -256,16 +256,19 @@ class LocalStream:
         usual = self._settings.motion.usual_speed
         floor = 0.04 * usual
         length = max(1, min(self._length, self._n_measured))
-        logs = [
-            sum(np.log(np.hypot(*v) + floor) for v in track) + (length - len(track)) * np.log(usual)
-            for track in self._velocities
-        ]
-        return np.exp(np.array(logs, dtype=np.float32) / length)
+        counts = np.array([len(track) for track in self._velocities], dtype=np.intp)
+        measured = np.array([v for track in self._velocities for v in track], dtype=np.float32).reshape(-1, 2)
+        logs = np.log(np.hypot(measured[:, 0], measured[:, 1]) + np.float32(floor))
+        sums = np.bincount(np.repeat(np.arange(len(counts)), counts), weights=logs, minlength=len(counts))
+        return np.exp((sums + (length - counts) * np.log(usual)) / length).astype(np.float32)
 
     def _velocity_rows(self) -> Float32:
         """Motion descriptors (n, 3): median velocity over the track and, doubled, its magnitude."""
-        tracks = [track or [np.zeros(2, dtype=np.float32)] for track in self._velocities]
-        median = np.stack([np.median(track, axis=0) for track in tracks]).astype(np.float32)
+        counts = np.array([len(track) for track in self._velocities])
+        median = np.zeros((len(counts), 2), dtype=np.float32)
+        for count in set(counts.tolist()) - {0}:  # tracks of one length at once
+            chosen = np.flatnonzero(counts == count)
+            median[chosen] = np.median(np.array([self._velocities[i] for i in chosen]), axis=1)
         return np.concatenate([median, 2 * np.linalg.norm(median, axis=1, keepdims=True)], axis=1)
 
 

@@ -67,6 +67,10 @@ def main() -> None:
     size = tuple(bundle.preprocessing["image_size"])
     source = options.source or f"synthetic:seed=3,seconds={options.frames / 10},size={size[0]}x{size[1]}"
     frames, decode_ms = footage(source, options.frames)
+    try:
+        Torch(bundle.model("encoder"), device=options.device)
+    except EdgeVadError as error:
+        parser.exit(1, f"{error}\n")
     print_header(options.device, bundle, source, frames)
     references = {
         "torch": results_of(Detector.open(bundle, Profile("", "", Inference()), backend=TorchOnHost), frames),

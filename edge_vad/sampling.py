@@ -90,7 +90,7 @@ def decimate(image: UInt8, factor: int) -> UInt8:
     if factor == 1:
         return image
     rows, columns = image.shape[0] // factor, image.shape[1] // factor
-    total = np.zeros((rows, columns, *image.shape[2:]), dtype=np.uint16)
+    total = np.zeros((rows, columns, *image.shape[2:]), dtype=np.uint16 if factor <= 16 else np.uint32)  # 255 a pixel
     for dy in range(factor):
         for dx in range(factor):
             total += image[dy : rows * factor : factor, dx : columns * factor : factor]

@@ -78,3 +78,7 @@ def test_decimate_is_the_mean_of_blocks(factor: int) -> None:
         assert small[row, column].tolist() == (block.sum(axis=(0, 1)) // factor**2).tolist()
     assert decimate(PLANE, factor).shape == (20 // factor, 30 // factor)
     assert decimate(np.full((8, 8), 255, np.uint8), factor).max() == 255
+
+
+def test_large_blocks_do_not_overflow() -> None:
+    assert decimate(np.full((64, 128, 3), 255, np.uint8), 64).tolist() == [[[255] * 3] * 2]

@@ -213,7 +213,8 @@ def test_the_rules_for_models_graphs_and_the_self_test_are_those_of_the_code() -
     assert told == {kind: list(dataclasses.astuple(tolerance)) for kind, tolerance in {**TOLERANCES, "exact": EXACT}.items()}
     numbers = {f"{CROSSOVER_ROWS:,} rows", f"about {hnsw.N_PROBES}", f"{hnsw.MIN_FOUND:.0%}".replace("%", " %")}
     numbers |= {
-        f"the default is {_graph.DEFAULT_EF}", f"up to {_graph.MAX_EF:,}",
+        f"the default is {_graph.DEFAULT_EF}",
+        f"up to {_graph.MAX_EF:,}",
         f"<= {EXACT_SUMS:f} *",
         f"{SMALL} * largest",
         *(f"`{step}" for step in STEPS),

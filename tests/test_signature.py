@@ -419,7 +419,7 @@ def test_a_key_and_signature_of_minisign_hold_here(form: list[str], message: Pat
     assert ours.public.key == key.key and ours.key_id == key.key_id
     (tmp_path / "manifest.json.minisig").write_bytes(ours.sign(MESSAGE, COMMENT))
     assert minisign("-V", "-m", message, "-p", public).returncode == 0
-    assert label(key.key_id) in public.read_text().splitlines()[0]
+    assert label(key.key_id).lstrip("0") in public.read_text().splitlines()[0]  # minisign prints no leading zeros
 
 
 @with_minisign

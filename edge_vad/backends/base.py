@@ -89,7 +89,7 @@ def split_device(backend: str, device: str, kinds: Sequence[str]) -> tuple[str, 
 def first_line(error: Exception) -> str:
     """What a runtime says of its error, on one line."""
     lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    return lines[0][:500] if lines else type(error).__name__
 
 
 def checked_output(outputs: Mapping[str, Float32], name: str, n_dims: int) -> Float32:

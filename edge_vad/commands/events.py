@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, overload
 
 from edge_vad.commands.options import Parser
 from edge_vad.errors import SourceError, did_you_mean
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     reader = Reader(log_folder(options.folder))
     shown = 0
     try:
-        for record in reader.records(options.follow):
+        for record in _until_interrupted(reader) if options.follow else reader.records():
             if record.type not in options.type or options.camera not in (None, record.camera) or not options.since(record):
                 continue
             if not shown and not options.json:
@@ -56,6 +57,27 @@ def main(arguments: Sequence[str]) -> int:
     if not shown and not options.json:
         sys.stderr.write(f"edge-vad events: none of {reader.n_records} records in {reader.folder} is meant\n")
     return 0
+
+
+def _until_interrupted(reader: Reader) -> Iterator[Record]:
+    """Records as they come. An interrupt ends it between two of them: raised anywhere, Python may drop it unseen, as where
+    it closes a file that nobody needs any more."""
+    asked: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt  # asked twice: now
+        asked.append(number)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        for record in reader.records(follow=True):
+            if asked:
+                raise KeyboardInterrupt
+            if record is not None:
+                yield record
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def log_folder(folder: Path) -> Path:
@@ -81,8 +103,12 @@ class Reader:
         self.n_records = self.n_damaged = 0
         self._number = self._at = 0
 
-    def records(self, follow: bool = False) -> Iterator[Record]:
-        """Every record in order; follow: wait for those to come, without an end."""
+    @overload
+    def records(self) -> Iterator[Record]: ...
+    @overload
+    def records(self, follow: Literal[True]) -> Iterator[Record | None]: ...
+    def records(self, follow: bool = False) -> Iterator[Record | None]:
+        """Every record in order; follow: wait for those to come, without an end; None where there was none for a while."""
         while True:
             for number, path in self._files():
                 for line in self._lines(number, path):
@@ -95,6 +121,7 @@ class Reader:
                 return
             sys.stdout.flush()
             time.sleep(POLL_S)
+            yield None
 
     def _files(self) -> list[tuple[int, Path]]:
         """Those that were not read to their end; all but the newest are complete."""

@@ -366,7 +366,7 @@ def test_the_cameras_of_a_running_unit_are_left_alone(
 
 def test_a_profile_alone(cli: Cli, tmp_path: Path) -> None:
     said = cli("doctor", "--profile", "raspberry_pi_5", "--set", f"trust.keys={tmp_path}")
-    assert said.code == 0 and "runs a model on cpu, 2 threads" in said.out and "camera" not in said.out.split("packages")[0]
+    assert said.code == 0 and "runs a model on cpu, 3 threads" in said.out and "camera" not in said.out.split("packages")[0]
     said = cli("doctor", "--config", tmp_path / "nowhere.yaml")
     assert said.code == 1 and "nowhere.yaml" in said.err
 

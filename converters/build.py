@@ -9,13 +9,14 @@ Features, coresets and cross-fitting are tasks per clip that an engine does; eve
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from edge_vad.converters.encoders import OnnxEncoder, features, load_encoder
 from edge_vad.converters.engine import Engine
+from edge_vad.converters.imports import Imported, check_widths, replaced
 from edge_vad.converters.local_engine import LocalEngine
 from edge_vad.converters.memory import cross_fit, memorise_footage
 from edge_vad.converters.normal_footage import calibration_pictures, inspect_footage, measure
@@ -30,6 +31,7 @@ from edge_vad.errors import BackendError, ProfileError, SourceError
 from edge_vad.features import local_features, spatial_patches
 from edge_vad.files import check_writable
 from edge_vad.footage import Clip
+from edge_vad.manifest import LICENSES
 from edge_vad.object_detector import ObjectSettings
 from edge_vad.onnx_gate import check_model
 from edge_vad.streams import Settings
@@ -45,12 +47,14 @@ def build(
     name: str | None = None,
     engine: Engine | None = None,
     work: Path | None = None,
+    imported: Mapping[str, Imported] | None = None,
 ) -> Bundle:
-    """Convert normal clips to the bundle ``out``. Raises SourceError, EncoderError, EngineError or OutputError.
+    """Convert normal clips to the bundle ``out``. Raises SourceError, EncoderError, EngineError, ForeignMemoryError or
+    OutputError.
 
     engine: does the tasks of the clips, by default this process. work: where finished tasks lie until the bundle is
     written, by default ``OUT.work`` beside it; a build that failed or was killed goes on from there. The bytes of the
-    bundle depend on neither.
+    bundle depend on neither. imported: kind (spatial, temporal, highlevel) -> rows in the place of the footage's own.
     """
     check_writable(out)
     size, fps, n_frames = inspect_footage(clips, settings.fps)
@@ -59,7 +63,8 @@ def build(
     fp32 = load_encoder(settings.encoder_name, settings.encoder, **changes)
     check_model(fp32.model, settings.encoder_name)
     scene = measure(clips, settings, size, fps, fp32.preprocessing)
-    check_local(scene, fp32)
+    widths = feature_widths(scene, fp32)
+    check_widths(imported or {}, widths, scene.components)
     encoder, similarity = fp32, 1.0
     if settings.precision != "fp32":
         pictures = calibration_pictures(clips, scene, settings.fps)
@@ -80,9 +85,14 @@ def build(
             raise SourceError(
                 f"nothing fell into the memory bank {empty!r}: nothing moves in the normal footage; film longer"
             )
+        memory = replaced(memory, imported or {})
         calibration = cross_fit(memory, scene, settings, folder, engine)
         stored = {n: compress(memory.rows[n], settings.vectors) for n in scene.banks}
         members = bundle_members(clips, scene, settings, models, stored, calibration, encoder)
+        members[LICENSES] += "".join(
+            f"{kind} memory: {bank.source.name}: unknown: ask whoever made it\n"
+            for kind, bank in sorted((imported or {}).items())
+        ).encode()
         name = name or out.stem
         n_seen = memory.n_frames
         description = describe_bundle(
@@ -91,12 +101,18 @@ def build(
         return write_bundle(out, members, description)
 
 
-def check_local(scene: Settings, encoder: OnnxEncoder) -> None:
-    """ProfileError where the local stream's settings do not fit the encoder, before minutes of work."""
+def feature_widths(scene: Settings, encoder: OnnxEncoder) -> dict[str, int]:
+    """Dimensions of the rows that the encoder's features give, by kind.
+
+    ProfileError where the local stream's settings do not fit the encoder, before minutes of work.
+    """
     local = scene.local
     crop = np.zeros((1, local.crop, local.crop, 3), dtype=np.uint8)
     try:
-        maps = local_features(features(encoder.model, encoder.preprocessing, crop), local.split_channels)
+        taps = features(encoder.model, encoder.preprocessing, crop)
+        maps = local_features(taps, local.split_channels)
         spatial_patches(maps, local.spatial_kernel, local.margin)
     except (ValueError, BackendError) as error:
         raise ProfileError(f"local: crops of {local.crop} pixels do not fit the encoder: {error}") from error
+    width = maps.shape[3]
+    return {"spatial": width, "temporal": width, "highlevel": sum(tap.shape[1] for tap in taps)}

@@ -21,6 +21,9 @@ from edge_vad.footage import Clip, find_clips
 from edge_vad.profile import Profile, parse_yaml
 from edge_vad.strict import from_plain
 
+# Flags that have the name of their setting.
+FLAGS = ("precision", "calibration", "quantizer", "ratio", "detector", "fps", "budget_per_hour", "serial")
+
 
 def main(arguments: Sequence[str]) -> int:
     parser = Parser("build", "edge-vad build --normal footage/ --out site.evb [options]")
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.jobs is not None and options.jobs < 1:
         parser.error(f"--jobs must be at least 1, not {options.jobs}")
     profile = profile_of(options)
-    settings = _settings(options, profile)
+    settings = settings_of(options, profile)
     start = time.monotonic()
     with closing(open_engine(options.engine, options.jobs)) as engine:
         bundle = build(clips_of(options.normal), options.out, settings, engine=engine, work=options.work)
@@ -75,13 +78,14 @@ def clips_of(paths: Sequence[str]) -> list[Clip]:
     return clips
 
 
-def _settings(options: Any, profile: Profile) -> BuildSettings:
-    """Flags over the configuration file over the profile."""
+def settings_of(options: Any, profile: Profile, **preferred: Any) -> BuildSettings:
+    """Flags over the configuration file over what this command prefers over the profile."""
     values: dict[str, Any] = {
         "precision": profile.build.precision,
         "ratio": profile.build.ratio,
         "stride": profile.build.stride,
         "vectors": profile.build.vectors,
+        **preferred,
     }
     where = "flags"
     if options.config:
@@ -90,17 +94,7 @@ def _settings(options: Any, profile: Profile) -> BuildSettings:
             values |= parse_yaml(options.config.read_text(encoding="utf-8"), where)
         except (OSError, UnicodeDecodeError) as error:
             raise ProfileError(f"{where}: the configuration cannot be read: {error}") from error
-    flags = {
-        "encoder_name": options.encoder,
-        "precision": options.precision,
-        "calibration": options.calibration,
-        "quantizer": options.quantizer,
-        "ratio": options.ratio,
-        "detector": options.detector,
-        "fps": options.fps,
-        "budget_per_hour": options.budget_per_hour,
-        "serial": options.serial,
-        "taps": options.taps.split(",") if options.taps else None,
-    }
+    flags = {key: getattr(options, key, None) for key in FLAGS}
+    flags |= {"encoder_name": options.encoder, "taps": options.taps.split(",") if options.taps else None}
     values |= {key: value for key, value in flags.items() if value is not None}
     return from_plain(BuildSettings, values, where, ProfileError)

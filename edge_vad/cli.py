@@ -28,7 +28,7 @@ COMMANDS = {  # verb: (module, one line of help)
     "encoder": ("edge_vad.converters.encoder_command", "export | quantize: the encoder steps of build, alone"),
     "bundle": (
         "edge_vad.commands.bundle",
-        "inspect | verify | check | diff | sign | keygen: what is in it, and whose it is",
+        "inspect | verify | check | diff | sign | keygen | import: what is in it, and whose it is",
     ),
     "store": ("edge_vad.commands.store", "install | activate | confirm | rollback | list | gc: the bundles on this device"),
     "service": ("edge_vad.commands.service", "install | uninstall: a unit as a systemd service that starts with the device"),

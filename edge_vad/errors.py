@@ -8,6 +8,7 @@
     |-- BackendError           a backend or device that was asked for is not there
     |-- PluginError            a named camera, backend, bank, method or sink does not exist
     |-- MissingPackageError    an optional package is not installed
+    |-- ForeignMemoryError     a memory bank of another program cannot be read, or does not fit
     |-- EngineError            the workers of a build cannot be reached, or keep dying
     |-- OutputError            a result cannot be written
     |-- KeyFileError           a key file is missing, damaged, or its password is wrong
@@ -61,6 +62,10 @@ class PluginError(EdgeVadError):
 
 class MissingPackageError(EdgeVadError):
     """An optional package is needed and not installed; the message holds the pip command."""
+
+
+class ForeignMemoryError(EdgeVadError):
+    """A memory bank of another program cannot be read, or does not fit the encoder, the settings or the footage."""
 
 
 class EngineError(EdgeVadError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from argparse import ArgumentParser, Namespace
@@ -21,10 +22,11 @@ from edge_vad.signing import PASSWORD, ask_password, sign_bundle
 from edge_vad.trust import Trust, load_trust
 
 EXIT_DOES_NOT_HOLD = 3
+IMPORTING = "edge_vad.converters.importing"  # by name: the runtime does not know the converters
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = Parser("bundle", "edge-vad bundle inspect|verify|check|diff|sign|keygen ... --help")
+    parser = Parser("bundle", "edge-vad bundle inspect|verify|check|diff|sign|keygen|import ... --help")
     actions = parser.add_subparsers(dest="action", required=True, parser_class=ArgumentParser)
     for name, (function, add_options, text) in ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -103,6 +105,10 @@ def keygen(options: Namespace) -> int:
     return 0
 
 
+def import_memory(options: Namespace) -> int:
+    return int(importlib.import_module(IMPORTING).import_memory(options))
+
+
 def _bundle_option(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="FILE.evb")
 
@@ -133,6 +139,30 @@ def _keygen_options(parser: ArgumentParser) -> None:
     parser.add_argument("--password", action="store_true", help=f"encrypt the key (asks, or takes ${PASSWORD})")
 
 
+def _import_options(parser: ArgumentParser) -> None:
+    parser.usage = "edge-vad bundle import --vpc-banks banks/ --encoder FILE.onnx --normal footage/ --out site.evb"
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--vpc-banks", nargs="+", type=Path, metavar="DIR",
+        help="folders with VideoPatchCore's spatial|temporal|highlevel_memory_bank_RATIO.pt",
+    )  # fmt: skip
+    source.add_argument("--anomalib", type=Path, metavar="FILE", help="PatchCore of anomalib: ONNX, or a state dict")
+    parser.add_argument("--encoder", required=True, metavar="FILE.onnx", help="the encoder that filled the banks")
+    parser.add_argument("--taps", metavar="A,B", help="its outputs, in the order of the banks' dimensions")
+    parser.add_argument(
+        "--normal", nargs="+", metavar="PATH", help="normal footage of the camera, for all that no bank holds"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.evb", help="the bundle to write")
+    parser.add_argument("--banks", metavar="A,B", help="only these, such as spatial (default: all that have a weight)")
+    parser.add_argument("--ratio", dest="kept", type=float, help="part of the imported rows to keep (default: all)")
+    parser.add_argument("--precision", choices=("int8", "fp16", "fp32"), help="of the encoder (default: fp32)")
+    parser.add_argument("--fps", type=float, help="frames per second of the footage (pictures carry none; default 10)")
+    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="build settings (docs/build.md)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="for unfinished work (default: FILE.evb.work)")
+    add_profile(parser)
+
+
 ACTIONS: dict[str, tuple[Callable[[Namespace], int], Callable[[ArgumentParser], None], str]] = {
     "inspect": (inspect, _inspect_options, "what is in it"),
     "verify": (verify, _trust_options, "whether it is whole, and whose it is; runs nothing of it"),
@@ -144,6 +174,7 @@ ACTIONS: dict[str, tuple[Callable[[Namespace], int], Callable[[ArgumentParser], 
     "diff": (diff, _diff_options, "what changed between two: encoder, banks, thresholds, sizes"),
     "sign": (sign, _sign_options, "sign its manifest, inside the bundle"),
     "keygen": (keygen, _keygen_options, "a new pair of keys, in minisign's formats"),
+    "import": (import_memory, _import_options, "a bundle around the memory of VideoPatchCore or anomalib"),
 }
 
 

@@ -329,7 +329,7 @@ class Unit:
 
 @contextmanager
 def _quick_sweeps() -> Iterator[None]:
-    """Garbage collection that looks at what came since the start only: well below a millisecond instead of 100.
+    """Garbage collection that looks at what came since the start only: well below a millisecond instead of twenty.
 
     Python puts full collections off until a quarter of all objects is new, which takes hours here; until then its lists of
     free tuples grow by megabytes.

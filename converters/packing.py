@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,7 +16,7 @@ import edge_vad
 from edge_vad import tensorfile
 from edge_vad.backends.base import Backend
 from edge_vad.banks.base import CROSSOVER_ROWS, open_bank
-from edge_vad.banks.hnsw import RECALL, HnswBank
+from edge_vad.banks.hnsw import search_graph
 from edge_vad.calibration import Calibration
 from edge_vad.features import Encoder
 from edge_vad.footage import Clip
@@ -40,8 +39,6 @@ from edge_vad.streams import Extractor, Settings
 from edge_vad.strict import to_plain
 from edge_vad.types import UInt8
 from edge_vad.vectors import Stored, expand
-
-log = logging.getLogger(__name__)
 
 METHOD = "videopatchcore"
 GOLDEN_FRAMES, GOLDEN_STRANGE, GOLDEN_HEIGHT = 8, 4, 60
@@ -67,7 +64,7 @@ def bundle_members(
     return {
         **{f"{role}/{role}.onnx": data for role, data in models.items()},
         **{bank_file(name): data for name, data in banks.items()},
-        **{index_file(name): graph for name, graph in _graphs(stored, banks, settings).items()},
+        **_graphs(stored, banks, settings),
         PREPROCESSING: preprocessing,
         CALIBRATION: calibrated,
         GOLDEN: tensorfile.save(golden, {**bound, "calibration": sha256(calibrated)}),
@@ -131,16 +128,9 @@ def indexed_banks(stored: Mapping[str, dict[str, np.ndarray]], settings: BuildSe
 def _graphs(
     stored: Mapping[str, dict[str, np.ndarray]], banks: Mapping[str, bytes], settings: BuildSettings
 ) -> dict[str, bytes]:
-    """Search graphs of the large banks that find what exact search finds."""
-    graphs = {}
-    for name in indexed_banks(stored, settings):
-        bank = HnswBank(expand(stored[name]))
-        log.info("bank %s: HNSW finds %.1f %% of the nearest rows, %d candidates wide", name, 100 * bank.recall, bank.width)
-        if bank.recall >= RECALL:
-            graphs[name] = bank.graph({"bank": sha256(banks[name])})
-        else:
-            log.warning("bank %s: under %.0f %%: delivered without a graph, it is searched exactly", name, 100 * RECALL)
-    return graphs
+    """Search graphs of the large banks that find what exact search finds, by file."""
+    made = {n: search_graph(expand(stored[n]), {"bank": sha256(banks[n])}, n) for n in indexed_banks(stored, settings)}
+    return {index_file(name): graph for name, graph in made.items() if graph is not None}
 
 
 def _licences(settings: BuildSettings, encoder: OnnxEncoder) -> str:

@@ -11,6 +11,7 @@ The footage must be normal. Stretches in which the present bundle saw an event a
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,7 @@ import edge_vad
 from edge_vad import tensorfile
 from edge_vad.backends.base import load_backend
 from edge_vad.banks.base import open_bank
-from edge_vad.banks.hnsw import HnswBank
+from edge_vad.banks.hnsw import search_graph
 from edge_vad.batch import Steps
 from edge_vad.bundle import Bundle, write_bundle
 from edge_vad.calibration import Calibration, Scorer, calibrate
@@ -216,14 +217,15 @@ class Learner:
             entry = manifest.banks[name]
             members[entry.file] = tensorfile.save(compress(rows, entry.vectors), {"features": features})
             if name in manifest.indexes:
-                graph = HnswBank(rows).graph({"bank": sha256(members[entry.file])})
-                members[manifest.indexes[name].file] = graph
+                graph = search_graph(rows, {"bank": sha256(members[entry.file])}, name)
+                del members[manifest.indexes[name].file]
+                members |= {} if graph is None else {manifest.indexes[name].file: graph}
         bound = {"features": features, "banks": bank_hashes({n: members[b.file] for n, b in manifest.banks.items()})}
         scoring = dataclasses.replace(self._scoring, calibration=calibration)
         members[CALIBRATION] = canonical_json({**to_plain(scoring), **bound})
         golden = tensorfile.save(self._golden(banks, scoring), {**bound, "calibration": sha256(members[CALIBRATION])})
         members[GOLDEN] = golden
-        return write_bundle(path, members, self._description())
+        return write_bundle(path, members, self._description(members))
 
     def _golden(self, banks: dict[str, Float32], scoring: Scoring) -> dict[str, np.ndarray]:
         """The same pictures, and what the new memory makes of them."""
@@ -234,10 +236,11 @@ class Learner:
         values = golden_values(method, scoring.calibration, scoring.events, frames)
         return {"images": images, "frame": stored["frame"], **values}
 
-    def _description(self) -> dict[str, Any]:
+    def _description(self, members: Collection[str]) -> dict[str, Any]:
         manifest = to_plain(self._bundle.manifest)
         for made_anew in ("format", "schema", "features", "files"):
             del manifest[made_anew]
+        manifest["indexes"] = {name: entry for name, entry in manifest["indexes"].items() if entry["file"] in members}
         footage = manifest["footage"]
         footage["clips"] += 1
         footage["frames_processed"] += self._n_scored

@@ -303,7 +303,7 @@ class Store:
         wanted = [n for n, b in bundle.manifest.banks.items() if b.rows >= CROSSOVER_ROWS and bundle.graph(n) is None]
         if not wanted:
             return
-        from edge_vad.banks.hnsw import HnswBank
+        from edge_vad.banks.hnsw import HnswBank, search_graph
 
         folder, made = self._derived / bundle.id, self._graphs(bundle)
         for name in wanted:
@@ -313,11 +313,13 @@ class Store:
                     if name in made and HnswBank.with_graph(rows, made[name]):
                         continue
                 log.info("making the search graph of %s, %d rows", name, len(rows))
+                graph = search_graph(rows, {"bank": _bank_hash(bundle, name)}, name)
+                if graph is None:
+                    continue
                 with writing(folder):
                     make_folder(folder)
                     for left in folder.glob(".*"):  # by an install that was cut off
                         remove(left)
-                graph = HnswBank(rows).graph({"bank": _bank_hash(bundle, name)})
                 write_atomically(folder / f"{name}.safetensors", graph)
             except EdgeVadError as error:
                 log.warning("no search graph for %s: %s", name, error)

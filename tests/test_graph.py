@@ -168,14 +168,14 @@ def test_such_a_bank_is_delivered_without_a_graph(
     tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
 ) -> None:
     monkeypatch.setattr(hnsw, "WIDTHS", (1,))
-    monkeypatch.setattr("edge_vad.converters.packing.RECALL", 1.1)
+    monkeypatch.setattr(hnsw, "RECALL", 1.1)
     tiny.write_clip(tmp_path / "normal" / "01", 30, seed=1)
     config = tmp_path / "graphs.yaml"
     config.write_text("index: always\n")
     assert main(tiny.build_arguments(tmp_path / "normal", tmp_path / "site.evb", tiny_encoder, "--config", str(config))) == 0
     bundle = read_bundle(tmp_path / "site.evb")
     assert not bundle.manifest.indexes and not [name for name in bundle.members if name.startswith("index/")]
-    assert any("delivered without a graph" in line for line in warnings())
+    assert any("has no search graph and is searched exactly" in line for line in warnings())
 
 
 @pytest.fixture

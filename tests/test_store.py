@@ -854,6 +854,14 @@ class TestDerivedGraphs:
         monkeypatch.setattr("edge_vad.banks.hnsw.HnswBank.graph", lambda *_: pytest.fail("made again"))
         store.install(shelf.paths["a"])
 
+    def test_a_graph_that_finds_too_little_is_not_kept(
+        self, store: Store, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("edge_vad.banks.hnsw.RECALL", 1.1)
+        put(store, shelf, "a")
+        assert names(store.folder / "derived") == set() and "is searched exactly" in caplog.text
+        assert store.start(lambda bundle: bundle.graph("spatial")) is None
+
     def test_without_the_package_the_bundle_is_installed_without_a_graph(
         self, store: Store, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -34,7 +34,7 @@ class Bank(ABC):
     Optional
     --------
     with_graph(rows, graph)   the same with a search graph that was made earlier; BundleFormatError when it is damaged.
-    from_stored(rows)         over rows as they lie in the bundle, where they need not be unpacked as a whole.
+    over(rows)                the same where rows as they lie in the bundle need not be unpacked as a whole.
     """
 
     @abstractmethod
@@ -48,13 +48,13 @@ class Bank(ABC):
         """
 
     @classmethod
-    def with_graph(cls, rows: Float32, graph: bytes) -> Bank:
+    def with_graph(cls, rows: Float32 | Stored, graph: bytes) -> Bank:
         """The bank over rows (m, c) with a stored search graph; a bank that has none leaves it alone."""
-        return cls(rows)
+        return cls.over(rows)
 
     @classmethod
-    def from_stored(cls, rows: Stored) -> Bank:
-        """The bank over stored rows (m, c); most banks unpack them."""
+    def over(cls, rows: Float32 | Stored) -> Bank:
+        """The bank over rows (m, c) in memory or as they lie in the bundle; most banks unpack those: ``rows[:]``."""
         return cls(rows[:])
 
     def _check(self, queries: Float32, k: int, n_rows: int, width: int) -> None:
@@ -73,14 +73,13 @@ def open_bank(name: str, rows: Float32 | Stored, graph: bytes | None = None) -> 
     if name == "auto":
         name = "exact" if len(rows) < CROSSOVER_ROWS else _auto(len(rows), graph)
     kind = load("banks", name, Bank)
-    if graph is None or kind.with_graph.__func__ is Bank.with_graph.__func__:  # type: ignore[attr-defined]
-        return kind.from_stored(rows) if isinstance(rows, Stored) else kind(rows)
-    rows = rows[:]
+    if graph is None:
+        return kind.over(rows)
     try:
         return kind.with_graph(rows, graph)
     except BundleFormatError as error:
         log.warning("%s; searching %d rows exactly, which is slower: install the bundle again", error, len(rows))
-        return load("banks", "exact", Bank)(rows)
+        return load("banks", "exact", Bank)(rows[:])
 
 
 def _auto(n_rows: int, graph: bytes | None) -> str:

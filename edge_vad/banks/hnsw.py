@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from edge_vad.banks.exact import ExactBank
 from edge_vad.errors import BundleFormatError
 from edge_vad.plugins import require
 from edge_vad.types import Float32
+from edge_vad.vectors import Stored
+
+log = logging.getLogger(__name__)
 
 LINKS = 16
 EF_BUILD = 100
@@ -42,7 +46,8 @@ class HnswBank(Bank):
                 self.width, self.recall = self._measured(rows[:n_first], rows[n_first:])
 
     @classmethod
-    def with_graph(cls, rows: Float32, graph: bytes) -> HnswBank:
+    def with_graph(cls, rows: Float32 | Stored, graph: bytes) -> HnswBank:
+        rows = rows[:]
         bank = cls.__new__(cls)
         bank._shape = rows.shape
         state = _graph.decode(graph, rows, EF_BUILD, SEED)
@@ -84,6 +89,16 @@ class HnswBank(Bank):
             if recall >= RECALL and self.leads_to(rows):
                 break
         return width, recall
+
+
+def search_graph(rows: Float32, metadata: Mapping[str, str], name: str) -> bytes | None:
+    """The graph at rest of the bank ``name``; None, with a warning, where no width finds what exact search finds."""
+    bank = HnswBank(rows)
+    log.info("bank %s: HNSW finds %.1f %% of the nearest rows, %d candidates wide", name, 100 * bank.recall, bank.width)
+    if bank.recall >= RECALL:
+        return bank.graph(metadata)
+    log.warning("bank %s: that is under %.0f %%: it has no search graph and is searched exactly", name, 100 * RECALL)
+    return None
 
 
 def _hnswlib() -> Any:

@@ -13,7 +13,9 @@ from edge_vad.converters.build import build
 from edge_vad.converters.engine import open_engine
 from edge_vad.converters.quantisation import Calibration, Precision, Quantizer
 from edge_vad.converters.settings import BuildSettings
+from edge_vad.converters.systems import SYSTEMS
 
+from edge_vad.bundle import Bundle
 from edge_vad.commands.options import Parser, add_profile, profile_of
 from edge_vad.errors import ProfileError
 from edge_vad.evaluation.datasets import normal_clips
@@ -21,6 +23,8 @@ from edge_vad.footage import Clip, find_clips
 from edge_vad.profile import Profile, parse_yaml
 from edge_vad.strict import from_plain
 
+MEMORY = "videopatchcore"
+METHODS = (MEMORY, *SYSTEMS)
 # Flags that have the name of their setting.
 FLAGS = ("precision", "calibration", "quantizer", "ratio", "detector", "fps", "budget_per_hour", "serial")
 
@@ -32,6 +36,11 @@ def main(arguments: Sequence[str]) -> int:
         help="folders of pictures, folders of such folders or of videos, videos, or a data set folder (its normal part)",
     )  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.evb", help="the bundle to write")
+    parser.add_argument(
+        "--method", default=MEMORY, choices=METHODS,
+        help=f"{MEMORY} (default) needs no training; the others a network: --weights",
+    )  # fmt: skip
+    parser.add_argument("--weights", type=Path, metavar="RUN_DIR", help="a network of edge-vad train")
     add_profile(parser)
     parser.add_argument(
         "--encoder", metavar="NAME|FILE.onnx", help="efficientnet_lite0 (default), package.module:factory, a file"
@@ -56,17 +65,29 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if options.jobs is not None and options.jobs < 1:
         parser.error(f"--jobs must be at least 1, not {options.jobs}")
+    if (options.method == MEMORY) != (options.weights is None):
+        parser.error(f"--weights RUN_DIR belongs to the trained methods ({', '.join(METHODS[1:])}), and they need it")
     profile = profile_of(options)
     settings = settings_of(options, profile)
     start = time.monotonic()
-    with closing(open_engine(options.engine, options.jobs)) as engine:
-        bundle = build(clips_of(options.normal), options.out, settings, engine=engine, work=options.work)
+    bundle = _build(options, settings)
     banks = ", ".join(f"{name} {entry.rows}x{entry.dimensions}" for name, entry in sorted(bundle.manifest.banks.items()))
     sys.stdout.write(
-        f"{options.out}: {bundle.n_bytes / 1e6:.2f} MB in {time.monotonic() - start:.0f} s; banks: {banks}\n"
+        f"{options.out}: {bundle.n_bytes / 1e6:.2f} MB in {time.monotonic() - start:.0f} s; "
+        f"{f'banks: {banks}' if banks else f'method: {options.method}'}\n"
         f"next: edge-vad run --bundle {options.out} --source CLIP, or edge-vad evaluate --bundle {options.out} ...\n"
     )
     return 0
+
+
+def _build(options: Any, settings: BuildSettings) -> Bundle:
+    clips = clips_of(options.normal)
+    if options.method == MEMORY:
+        with closing(open_engine(options.engine, options.jobs)) as engine:
+            return build(clips, options.out, settings, engine=engine, work=options.work)
+    from edge_vad.converters.network_build import build_network  # needs torch
+
+    return build_network(clips, options.out, options.weights, options.method, settings)
 
 
 def clips_of(paths: Sequence[str]) -> list[Clip]:

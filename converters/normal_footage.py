@@ -15,7 +15,7 @@ from edge_vad.cameras import open_camera
 from edge_vad.errors import ProfileError, SourceError
 from edge_vad.features import Preprocessing
 from edge_vad.footage import Clip
-from edge_vad.motion import MotionSettings, RegionProposer, RgbDifference
+from edge_vad.motion import ASPECT, MotionSettings, RegionProposer, RgbDifference
 from edge_vad.progress import progress
 from edge_vad.sampling import crops, decimate
 from edge_vad.streams import OBJECT_PREFIX, Settings, global_picture, squares, working_luma
@@ -104,6 +104,17 @@ def measure(
         raise ProfileError(f"the settings do not fit the footage: {error}") from error
 
 
+def measure_objects(clips: Sequence[Clip], fps: float | None) -> tuple[float, float]:
+    """Usual (width, height) of what moves, in pixels of the footage, halfway down the picture."""
+    size, rate, _ = inspect_footage(clips, fps)
+    factor = working_factor(size[1])
+    runs = stretches(clips, fps)
+    motion = MotionSettings(threshold=noise_threshold(runs[0], factor), lag_s=2 / rate)
+    perspective = measure_perspective(progress(runs, "measure sizes", len(runs)), factor, motion, size[1] // factor)
+    height = factor * float(perspective.height(np.array(size[1] // factor / 2)))
+    return ASPECT * height, height
+
+
 def calibration_pictures(clips: Sequence[Clip], scene: Settings, fps: float | None) -> list[UInt8]:
     """What the encoder will see: batches of crops, and whole frames where the global stream is used."""
     batches: list[UInt8] = []
@@ -127,7 +138,7 @@ def calibration_pictures(clips: Sequence[Clip], scene: Settings, fps: float | No
     return batches
 
 
-def processed(clip: Clip, scene: Settings, fps: float | None) -> Iterator[Frame]:
+def processed(clip: Clip, stride: int, fps: float | None) -> Iterator[Frame]:
     """The frames of a clip that the runtime would process."""
     with open_camera(clip.path, fps) as camera:
-        yield from islice(camera.frames(), 0, None, scene.stride)
+        yield from islice(camera.frames(), 0, None, stride)

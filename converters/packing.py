@@ -31,17 +31,19 @@ from edge_vad.manifest import (
     fingerprint,
     sha256,
 )
+from edge_vad.methods.base import Method
 from edge_vad.methods.videopatchcore import BankSearch, VideoPatchCore, bank_sums
 from edge_vad.object_detector import ObjectDetector
 from edge_vad.plugins import load
 from edge_vad.sampling import decimate
 from edge_vad.streams import Extractor, Settings
 from edge_vad.strict import to_plain
-from edge_vad.types import UInt8
+from edge_vad.types import Frame, UInt8
 from edge_vad.vectors import Stored, expand
 
 METHOD = "videopatchcore"
 GOLDEN_FRAMES, GOLDEN_STRANGE, GOLDEN_HEIGHT = 8, 4, 60
+N_GOLDEN = GOLDEN_FRAMES + GOLDEN_STRANGE
 
 
 def bundle_members(
@@ -81,19 +83,34 @@ def golden_arrays(
     settings: BuildSettings,
 ) -> dict[str, np.ndarray]:
     """Small frames, normal and then strange ones, and what the runtime computes from them here."""
-    frames = list(islice(processed(clip, scene, settings.fps), GOLDEN_FRAMES + GOLDEN_STRANGE))
-    factor = max(1, scene.image_size[1] // GOLDEN_HEIGHT)
-    images = np.stack([decimate(frame.image, factor) for frame in frames])
-    paste_strange(images[GOLDEN_FRAMES:])
+    frames = list(islice(processed(clip, scene.stride, settings.fps), N_GOLDEN))
+    return golden_of(memory_method(scene, models, stored), frames, scene.period_s, calibration, settings)
+
+
+def memory_method(
+    scene: Settings, models: Mapping[str, bytes], stored: Mapping[str, dict[str, np.ndarray]]
+) -> VideoPatchCore:
+    """VideoPatchCore with what its bundle will hold, on the reference backend."""
     backend = load("backends", "onnxruntime", Backend)
     objects = ObjectDetector(backend(models["detector"]), scene.objects) if scene.objects else None
     extractor = Extractor(scene, Encoder(backend(models["encoder"]), scene.preprocessing), objects)
     rows = {name: expand(arrays) for name, arrays in stored.items()}
     banks = {name: open_bank("exact", values) for name, values in rows.items()}
     sums = {name: bank_sums(values) for name, values in rows.items()}
-    method = VideoPatchCore(scene, extractor, BankSearch(scene, banks), sums)
-    enlarged = golden_frames(images, scene.image_size, scene.period_s)
-    frame = np.array([*scene.image_size, scene.period_s])
+    return VideoPatchCore(scene, extractor, BankSearch(scene, banks), sums)
+
+
+def golden_of(
+    method: Method, frames: Sequence[Frame], period_s: float, calibration: Calibration, settings: BuildSettings
+) -> dict[str, np.ndarray]:
+    """What lies in golden.safetensors: small pictures of N_GOLDEN processed frames, the last of them strange, and what the
+    method computes from them."""
+    size = (frames[0].image.shape[1], frames[0].image.shape[0])
+    factor = max(1, size[1] // GOLDEN_HEIGHT)
+    images = np.stack([decimate(frame.image, factor) for frame in frames])
+    paste_strange(images[GOLDEN_FRAMES:])
+    enlarged = golden_frames(images, size, period_s)
+    frame = np.array([*size, period_s])
     return {"images": images, "frame": frame, **golden_values(method, calibration, settings.events, enlarged)}
 
 

@@ -97,8 +97,7 @@ def quantize(
 
         quantised = quantize_with_nncf(model, chosen, enter, calibration)
     else:
-        with quiet():
-            quantised = _quantize_with_onnxruntime(model, map(enter, chosen), calibration)
+        quantised = quantize_model(model, map(enter, chosen), calibration)
     onnx.helper.set_model_props(quantised, {p.key: p.value for p in model.metadata_props})
     return _compared(encoder, quantised, pictures, "int8")
 
@@ -141,11 +140,17 @@ def _compared(fp32: OnnxEncoder, model: Any, pictures: Sequence[UInt8], precisio
     return OnnxEncoder(data, fp32.preprocessing, fp32.licence), mean
 
 
-def _quantize_with_onnxruntime(model: Any, inputs: Iterator[dict[str, Float32]], calibration: Calibration) -> Any:
-    """Static quantisation: activations uint8 per tensor, weights int8 per channel.
+def quantize_model(model: Any, inputs: Iterator[dict[str, Float32]], calibration: Calibration) -> Any:
+    """Static quantisation by ONNX Runtime: activations uint8 per tensor, weights int8 per channel.
 
-    The steps of ONNX Runtime's `quantize_static`, which keeps all histogram values in memory and has no `num_bins`.
+    inputs: of normal footage, by the name of the graph's input. The steps of ONNX Runtime's `quantize_static`, which keeps
+    all histogram values in memory and has no `num_bins`.
     """
+    with quiet():
+        return _quantize_with_onnxruntime(model, inputs, calibration)
+
+
+def _quantize_with_onnxruntime(model: Any, inputs: Iterator[dict[str, Float32]], calibration: Calibration) -> Any:
     onnx = require("onnx", "onnx", "INT8 quantisation")
     quantization = require("onnxruntime.quantization", "onnxruntime", "INT8 quantisation")
     registry = require("onnxruntime.quantization.registry", "onnxruntime", "INT8 quantisation")

@@ -131,7 +131,7 @@ def _spill(task: Task, recipe: Recipe, folder: Path, moved: Moved) -> Spool:
         raise SourceError(f"{clip.path}: not the footage that the build was started with, or it has changed; start again")
     extractor = recipe.extractor()
     spool = Spool(folder, task.key)
-    for n, frame in enumerate(processed(clip, recipe.scene, recipe.fps), 1):
+    for n, frame in enumerate(processed(clip, recipe.scene.stride, recipe.fps), 1):
         spool.add(frame.timestamp, extractor(frame))
         moved(n)
     spool.flush()

@@ -83,7 +83,11 @@ def _export(tapped: nn.Module, spec: EncoderSpec, side: int, opset: int) -> Any:
         )
     except Exception as error:
         raise EncoderError(f"torch cannot export the encoder: {str(error).strip().splitlines()[0]}") from error
-    model = program.model_proto
+    return without_traces(program.model_proto)
+
+
+def without_traces(model: Any) -> Any:
+    """An exported model without what the exporter notes in it: source lines, paths of this machine."""
     for value in (*model.graph.input, *model.graph.output, *model.graph.node, *model.graph.initializer, model.graph):
         if hasattr(value, "metadata_props"):
             del value.metadata_props[:]

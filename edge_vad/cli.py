@@ -25,6 +25,10 @@ COMMANDS = {  # verb: (module, one line of help)
     "events": ("edge_vad.commands.events", "the event log of a unit: a table, JSON lines, or as they come"),
     "doctor": ("edge_vad.commands.doctor", "whether this device is fit: packages, cameras, bundle, disk, clock, heat"),
     "learn": ("edge_vad.commands.learn", "let a unit learn its own normal view, as a bundle that can be taken back"),
+    "train": (
+        "edge_vad.converters.train_command",
+        "normal footage in, the weights of a network out: maam, amco, desd, stpag",
+    ),
     "encoder": ("edge_vad.converters.encoder_command", "export | quantize: the encoder steps of build, alone"),
     "bundle": (
         "edge_vad.commands.bundle",

@@ -5,6 +5,7 @@
     |-- LabelError             ground-truth labels do not fit the footage
     |-- ProfileError           a profile or a setting is wrong
     |-- EncoderError           an encoder cannot be exported, quantised or used
+    |-- NetworkError           a trained network cannot be read, does not fit, or its training failed
     |-- BackendError           a backend or device that was asked for is not there
     |-- PluginError            a named camera, backend, bank, method or sink does not exist
     |-- MissingPackageError    an optional package is not installed
@@ -50,6 +51,10 @@ class ProfileError(EdgeVadError):
 
 class EncoderError(EdgeVadError):
     """An encoder cannot be exported, quantised, or does not have the outputs that were named."""
+
+
+class NetworkError(EdgeVadError):
+    """A trained network cannot be read, is not the one that was asked for, or its training diverged."""
 
 
 class BackendError(EdgeVadError):

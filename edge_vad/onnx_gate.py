@@ -22,7 +22,7 @@ MAX_FIELDS = 2**18  # of the whole encoding
 MAX_PACKED = 2**16  # bytes of a list of integers that is read
 MAX_SIDE = 8192  # of a static dimension of an input or output
 MAX_ELEMENTS = 2**26  # of an input, an output, a constant, or what a constant asks an operator to make
-MAX_ENLARGE = 1024  # of all Resize, Tile and ConvTranspose operators together, in elements out per element in
+MAX_ENLARGE = 4096  # of the Resize, Tile and ConvTranspose operators on a path, in elements out per element in
 MAX_PADDED = 2**16  # what a Pad makes of one element
 MAX_WINDOW = 1024  # pads, strides, kernels
 
@@ -103,7 +103,8 @@ class _Gate:
         self._constants: dict[str, _Tensor] = {}
         self._made: set[str] = set()
         self._operators: set[str] = set()
-        self._enlarge = 1.0
+        self._enlarge = 1.0  # of the node that is being read
+        self._enlarged: dict[str, float] = {}  # of every value, along the path that makes most of it
         self._fields_left = MAX_FIELDS
 
     def _refuse(self, why: str) -> BundleModelError:
@@ -186,10 +187,12 @@ class _Gate:
         self._operators.add(kind)
         for name in filter(None, outputs):
             self._make(name)
+        self._enlarge = max((self._enlarged.get(name, 1.0) for name in inputs), default=1.0)
         attributes = [self._attribute(_data(value), kind, outputs) for value in _all(fields, "attribute")]
         if len(set(attributes)) < len(attributes):
             raise self._refuse(f"an attribute of {kind} is given twice")
         self._check_growth(kind, inputs)
+        self._enlarged.update(dict.fromkeys(outputs, self._enlarge))
 
     def _attribute(self, data: memoryview, kind: str, outputs: list[str]) -> str:
         """Check an attribute; returns its name."""
@@ -249,7 +252,7 @@ class _Gate:
             raise self._refuse(f"{kind} by what is not a small constant")
         self._enlarge *= _product(factors)
         if not self._enlarge <= MAX_ENLARGE:
-            raise self._refuse(f"Resize, Tile and ConvTranspose make more than {MAX_ENLARGE} elements of one")
+            raise self._refuse(f"Resize, Tile and ConvTranspose make more than {MAX_ENLARGE} elements of one on a path")
 
     def _value_info(self, data: memoryview) -> tuple[str, Shape]:
         """Name and shape of an input or output: a dense tensor of numbers, of known rank, its open dimensions named."""

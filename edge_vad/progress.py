@@ -53,11 +53,11 @@ class Meter:
     def line(self, elapsed_s: float) -> str:
         """What a person reads after ``elapsed_s`` seconds."""
         if not self._total:
-            return f"{self._label}: {self._count} in {_duration(elapsed_s)}"
+            return f"{self._label}: {self._count} in {duration(elapsed_s)}"
         part = min(self._count / self._total, 1.0)
         bar = "#" * int(BAR * part)
         fresh = self._count - self._done
-        left = _duration(elapsed_s / fresh * (self._total - self._count)) if fresh > 0 else "?"
+        left = duration(elapsed_s / fresh * (self._total - self._count)) if fresh > 0 else "?"
         return f"{self._label}: [{bar:.<{BAR}}] {self._count} of {self._total} ({int(100 * part)} %), {left} left"
 
 
@@ -68,7 +68,8 @@ def show(text: str) -> None:
         sys.stderr.flush()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """What a person reads of so many seconds."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

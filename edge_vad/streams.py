@@ -336,7 +336,7 @@ class Extractor:
 
     def steps(self, frame: Frame) -> Steps[FrameFeatures]:
         """The same, with a pause wherever pictures have to be encoded."""
-        checked_size(frame, self._settings)
+        checked_size(frame, self._settings.image_size)
         watch = Stopwatch()
         with watch("motion"):
             image = decimate(frame.image, self._settings.factor)
@@ -355,11 +355,11 @@ class Extractor:
         return FrameFeatures(found, highlevel, watch.stage_ms)
 
 
-def checked_size(frame: Frame, settings: Settings) -> None:
+def checked_size(frame: Frame, wanted_size: tuple[int, int]) -> None:
     """SourceError when a frame has not the size that the bundle was built for."""
     size = (frame.image.shape[1], frame.image.shape[0])
-    if size != settings.image_size:
-        wanted = "{}x{}".format(*settings.image_size)
+    if size != wanted_size:
+        wanted = "{}x{}".format(*wanted_size)
         raise SourceError(
             f"frames of {size[0]}x{size[1]} pixels, the bundle was built for {wanted}; build one for this camera"
         )

@@ -127,7 +127,7 @@ class TensorPatchCore(Method):
         return run_alone(self.steps(frame))
 
     def steps(self, frame: Frame) -> Steps[Observation]:
-        checked_size(frame, self._settings)
+        checked_size(frame, self._settings.image_size)
         if self._broken:  # the last frame failed half way: what the tracks hold may not belong together, or be no numbers
             self.reset()
         self._broken = True

@@ -1,0 +1,101 @@
+"""MAAM-Net (document 004): one frame through one memory, then its appearance and its motion.
+
+Motion is the RGB difference to the next frame where the document has optical flow: three channels in the place of two,
+and nothing moves sideways in it, so that speed shows as the size and strength of the difference. The motion decoder
+predicts the difference from a single frame, as the document predicts flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from edge_vad.converters.blocks import Decoder, Encoder, channels
+from edge_vad.converters.memory_module import SparseMemory, latent_loss, rows_of, sparse_loss
+from edge_vad.converters.system import System
+from torch import Tensor
+from torch.nn import functional
+
+from edge_vad.networks import Target
+
+ENCODER = (64, 128, 256, 512, 512)  # table 1
+DECODER = (256, 256, 128, 64)
+DROPOUT = 0.3
+WARM_UP, RECENT = 500, 32  # steps
+MOTION, SPARSE, LATENT, MARGIN = 2.0, 0.0003, 0.001, 0.1  # lambda_m, alpha, beta, zeta
+
+
+class Maam(System):
+    """Encoder, memory, appearance and motion decoders without skips (document 004, table 1)."""
+
+    n_frames: ClassVar[int] = 2
+    targets: ClassVar[Mapping[str, Target]] = {
+        "appearance": Target(0, 1),
+        "motion": Target(1, 2, "change", power=1),
+    }
+
+    warm_up: Tensor
+
+    def __init__(
+        self,
+        width: float = 0.5,
+        n_items: int = 500,
+        memory: bool = True,
+        motion: bool = True,
+        sparse: float = SPARSE,
+        latent: float = LATENT,
+        temperature: float = 0.05,
+    ) -> None:
+        """memory, motion, sparse, latent, temperature (1: the document's): for ablations."""
+        super().__init__()
+        encoder, decoder = channels(ENCODER, width), channels(DECODER, width)
+        dropout = DROPOUT if width >= 1 else 0.0  # a narrow network has nothing to spare
+        self.encoder = Encoder(3, encoder)
+        self.memory = SparseMemory(n_items, encoder[-1], temperature) if memory else None
+        self.appearance = Decoder(encoder[-1], decoder, dropout=dropout)
+        self.motion = Decoder(encoder[-1], decoder, dropout=dropout) if motion else None
+        self._sparse, self._latent = sparse, latent
+        self._read: tuple[Tensor, Tensor, Tensor] | None = None
+        self.register_buffer("warm_up", torch.tensor(WARM_UP))  # steps before the memory is filled and used
+        self._queries: list[Tensor] = []
+
+    def forward(self, frames: Tensor) -> dict[str, Tensor]:
+        maps = self.encoder(frames[:, 0])[-1]
+        read, self._read = maps, None
+        if self.memory is not None and not (self.training and self.warm_up > 0):
+            read, weights = self.memory(maps)
+            self._read = maps, read, weights
+        elif self.memory is not None:
+            self._queries = [*self._queries[-RECENT:], rows_of(maps.detach()).float()]
+        found = {"appearance": self.appearance(read)[:, None]}
+        if self.motion is not None:
+            found["motion"] = self.motion(read)[:, None]
+        return found
+
+    def losses(self, frames: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Equation 10: squared appearance and absolute motion error, entropy of the reads, margin of the latent."""
+        parts = {"appearance": functional.mse_loss(found["appearance"], self.wanted("appearance", frames))}
+        if "motion" in found:
+            parts["motion"] = MOTION * functional.l1_loss(found["motion"], self.wanted("motion", frames))
+        if self._read is not None:
+            maps, read, weights = (value.float() for value in self._read)
+            parts["sparse"] = self._sparse * sparse_loss(weights)
+            parts["latent"] = self._latent * latent_loss(read, maps, MARGIN)
+        return parts
+
+    def transient(self) -> dict[str, Tensor]:
+        """The features that the memory will start from."""
+        return {f"queries{i}": queries for i, queries in enumerate(self._queries)}
+
+    def restore(self, kept: Mapping[str, Tensor]) -> None:
+        """Go on in the middle of the warm-up."""
+        self._queries = [kept[f"queries{i}"] for i in range(len(kept))]
+
+    def step_done(self) -> None:
+        """At the end of the warm-up the memory starts from the features of the recent batches."""
+        if self.training and self.warm_up > 0:
+            self.warm_up -= 1
+            if self.warm_up == 0 and self.memory is not None:
+                self.memory.fill(torch.cat(self._queries))
+                self._queries = []

@@ -1,0 +1,243 @@
+"""A trained network and normal footage in, bundle out: `edge-vad build --method maam|amco|desd|stpag`.
+
+weights -> ONNX, checked against torch -> INT8 -> errors of held-out footage by the runtime's own code -> calibration -> bundle
+
+What a network was trained on it reconstructs too well: its errors there say little of normal footage that it has not seen.
+So the calibration uses the footage that the training held out, or all of it where none of it was trained on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edge_vad.converters.checkpoint import Trained, load_network
+from edge_vad.converters.network_export import export_network, outputs_of, reduce_network
+from edge_vad.converters.normal_footage import inspect_footage, measure_objects, processed
+from edge_vad.converters.packing import N_GOLDEN, golden_of
+from edge_vad.converters.settings import BuildSettings
+from edge_vad.converters.system import System
+from edge_vad.converters.training_footage import distinct
+
+import edge_vad
+from edge_vad import tensorfile
+from edge_vad.backends.base import Backend
+from edge_vad.bundle import Bundle, write_bundle
+from edge_vad.calibration import Calibration, Footage, calibrate
+from edge_vad.errors import SourceError
+from edge_vad.files import check_writable
+from edge_vad.footage import Clip
+from edge_vad.manifest import (
+    CALIBRATION,
+    GOLDEN,
+    LICENSES,
+    PREPROCESSING,
+    bank_hashes,
+    canonical_json,
+    fingerprint,
+    sha256,
+)
+from edge_vad.methods._network import NetworkMethod
+from edge_vad.networks import Network, NetworkSettings, Window, errors
+from edge_vad.patches import Patches
+from edge_vad.plugins import load
+from edge_vad.progress import progress
+from edge_vad.strict import to_plain
+from edge_vad.types import Float32, Frame
+
+log = logging.getLogger(__name__)
+
+ROLE = "network"
+FILE = f"{ROLE}/{ROLE}.onnx"
+CALIBRATION_WINDOWS = 64  # for INT8
+RATE_TOLERANCE = 0.1  # of the frame rate that a network was trained at
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Processed frames start..stop of a clip of normal footage that calibrates."""
+
+    clip: Clip
+    start: int
+    stop: int | None
+
+    def frames(self, stride: int, fps: float | None) -> Iterator[Frame]:
+        """Those frames."""
+        return islice(processed(self.clip, stride, fps), self.start, self.stop)
+
+
+def build_network(
+    clips: Sequence[Clip], out: Path, weights: Path, method: str, settings: BuildSettings, name: str | None = None
+) -> Bundle:
+    """Convert a trained network to the bundle ``out``; weights: a run folder of `edge-vad train`, or its network file.
+
+    clips: the footage that it was trained on, or other normal footage of the same camera. Raises NetworkError, SourceError
+    or OutputError.
+    """
+    check_writable(out)
+    clips = distinct(clips)
+    system, trained = load_network(weights, method)
+    check_footage(clips, trained, settings.fps)
+    parts = unseen(clips, trained)
+    fp32 = export_network(system, trained.size)
+    scene = network_settings(system, trained, person(clips, trained, settings))
+    model = fp32
+    if settings.precision != "fp32":
+        model = reduce_network(fp32, settings.precision, _windows(clips, scene, settings), settings.calibration)
+    scene = with_means(scene, model, parts, settings)
+    runs = network_method(method, scene, model)
+    calibration = calibrate_network(runs, parts, scene, settings)
+    members = network_members(clips[0], runs, scene, model, calibration, settings, trained)
+    return write_bundle(out, members, describe(name or out.stem, method, settings, trained, len(clips)))
+
+
+def check_footage(clips: Sequence[Clip], trained: Trained, fps: float | None) -> None:
+    """SourceError where the footage is of another picture size or frame rate than the network was trained on."""
+    size, found, _ = inspect_footage(clips, fps)
+    if size != trained.image_size:
+        was = "{}x{}".format(*trained.image_size)
+        raise SourceError(f"the footage is {size[0]}x{size[1]} pixels, the network was trained on {was}; train one for this camera")
+    if abs(found / trained.fps - 1) > RATE_TOLERANCE:
+        raise SourceError(
+            f"the footage has {found:g} frames per second, the network was trained at {trained.fps:g}; say --fps, or train anew"
+        )
+
+
+def unseen(clips: Sequence[Clip], trained: Trained) -> list[Part]:
+    """What the training held out; all clips where the footage is not the one that was trained on."""
+    held = {name: (start, stop) for name, start, stop in trained.held_out}
+    parts = [Part(clip, *held[clip.name]) for clip in clips if clip.name in held]
+    if not parts:
+        log.info("none of these clips was held out of the training: all of them calibrate, as footage that it has not seen")
+    return parts or [Part(clip, 0, None) for clip in clips]
+
+
+def person(clips: Sequence[Clip], trained: Trained, settings: BuildSettings) -> tuple[int, int]:
+    """Usual (width, height) of a moving object in the network's pixels."""
+    width, height = measure_objects(clips, settings.fps)
+    x, y = (small / large for small, large in zip(trained.size, trained.image_size, strict=True))
+    return max(4, round(width * x)), max(4, round(height * y))
+
+
+def network_settings(system: System, trained: Trained, window: tuple[int, int]) -> NetworkSettings:
+    """What the runtime has to know of the network, but for the means. window: (width, height) of a patch."""
+    found = outputs_of(system, trained.size)
+    width, height = window
+    return NetworkSettings(
+        image_size=trained.image_size,
+        size=trained.size,
+        fps=trained.fps,
+        stride=trained.stride,
+        n_frames=system.n_frames,
+        targets={name: target for name, target in system.targets.items() if name in found},
+        values=tuple(name for name in system.values if name in found),
+        every=system.every,
+        patches=Patches(width, height, max(1, width // 4), max(1, height // 4)),
+    )
+
+
+def network_method(method: str, scene: NetworkSettings, model: bytes) -> NetworkMethod:
+    """The runtime's own method over the network, on the reference backend."""
+    backend = load("backends", "onnxruntime", Backend)
+    return load("methods", method, NetworkMethod)(scene, Network(backend(model, threads=2), scene))  # type: ignore[type-abstract]
+
+
+def with_means(scene: NetworkSettings, model: bytes, parts: Sequence[Part], settings: BuildSettings) -> NetworkSettings:
+    """The settings with the mean error of every output over the parts."""
+    network = Network(load("backends", "onnxruntime", Backend)(model, threads=2), scene)
+    window = Window(scene)
+    sums: dict[str, list[float]] = {name: [] for name in scene.targets}
+    for part in progress(parts, "measure errors", len(parts)):
+        window.reset()
+        for frame in part.frames(scene.stride, settings.fps):
+            frames = window.add(frame.image)
+            if frames is not None:
+                for name, values in errors(scene, frames, network(frames)).items():
+                    sums[name].append(float(values.mean()))
+    if not all(sums.values()):
+        raise SourceError(f"the held-out footage is shorter than a window of {scene.n_frames} frames; film longer")
+    return replace(scene, means={name: max(float(np.mean(values)), 1e-12) for name, values in sums.items()})
+
+
+def calibrate_network(
+    runs: NetworkMethod, parts: Sequence[Part], scene: NetworkSettings, settings: BuildSettings
+) -> Calibration:
+    """Statistics of the raw components over the parts."""
+    footage: Footage = [raw_components(runs, part, scene, settings) for part in progress(parts, "calibrate", len(parts))]
+    weights = dict.fromkeys(runs.components, 1.0)
+    return calibrate(footage, weights, settings.window_s, settings.budget_per_hour)
+
+
+def raw_components(
+    runs: NetworkMethod, part: Part, scene: NetworkSettings, settings: BuildSettings
+) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+    """Timestamps (n,) and raw components (n,) float64 of a part, without the frames that fill the first window."""
+    runs.reset()
+    times, seen = [], []
+    for frame in part.frames(scene.stride, settings.fps):
+        times.append(frame.timestamp)
+        seen.append(runs.observe(frame).components)
+    first = scene.n_frames - 1
+    raw = {name: np.array([s[name] for s in seen[first:]], dtype=np.float64) for name in runs.components}
+    return np.array(times[first:]), raw
+
+
+def _windows(clips: Sequence[Clip], scene: NetworkSettings, settings: BuildSettings) -> Iterator[Float32]:
+    """Windows spread over the clips, CALIBRATION_WINDOWS in all."""
+    n_each = -(-CALIBRATION_WINDOWS // len(clips))
+    window = Window(scene)
+    for clip in clips:
+        window.reset()
+        found = 0
+        for i, frame in enumerate(processed(clip, scene.stride, settings.fps)):
+            frames = window.add(frame.image)
+            if frames is not None and i % scene.n_frames == 0:
+                yield frames
+                found += 1
+            if found == n_each:
+                break
+
+
+def network_members(
+    clip: Clip,
+    runs: NetworkMethod,
+    scene: NetworkSettings,
+    model: bytes,
+    calibration: Calibration,
+    settings: BuildSettings,
+    trained: Trained,
+) -> dict[str, bytes]:
+    """Every member but the manifest; each says what it belongs to (`edge_vad.manifest`)."""
+    preprocessing = canonical_json(to_plain(scene))
+    bound = {"features": fingerprint({ROLE: model}, preprocessing), "banks": bank_hashes({})}
+    scoring = {"calibration": to_plain(calibration), "events": to_plain(settings.events), "period_s": scene.period_s}
+    calibrated = canonical_json({**scoring, **bound})
+    frames = list(islice(processed(clip, scene.stride, settings.fps), N_GOLDEN))
+    golden = golden_of(runs, frames, scene.period_s, calibration, settings)
+    return {
+        FILE: model,
+        PREPROCESSING: preprocessing,
+        CALIBRATION: calibrated,
+        GOLDEN: tensorfile.save(golden, {**bound, "calibration": sha256(calibrated)}),
+        LICENSES: f"network: {trained.method}, trained on the footage of this site\n".encode(),
+    }
+
+
+def describe(name: str, method: str, settings: BuildSettings, trained: Trained, n_clips: int) -> dict[str, Any]:
+    """The manifest's own words."""
+    return {
+        "name": name,
+        "serial": settings.serial,
+        "compatible": settings.compatible,
+        "method": method,
+        "written_by": f"edge-vad {edge_vad.__version__}",
+        "models": {ROLE: {"file": FILE, "name": method, "precision": settings.precision}},
+        "banks": {},
+        "indexes": {},
+        "footage": {"clips": n_clips, "frames_processed": trained.n_windows, "ratio": 1.0},
+    }

@@ -1,0 +1,148 @@
+"""STPAG (document 002): two 3-D autoencoders, of frames and of motion, trained against pseudo-anomalies; a discriminator.
+
+Motion is the RGB difference in the place of optical flow. A pseudo-anomaly goes in, the normal clip is what has to come out,
+so that what is not normal is reconstructed badly. The discriminator judges features of the default embedded encoder in the
+place of ViFi-CLIP's, which no small device runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from edge_vad.converters import pseudo_anomalies
+from edge_vad.converters.blocks import SLOPE, channels
+from edge_vad.converters.efficientnet_lite import efficientnet_lite0
+from edge_vad.converters.system import System
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edge_vad.networks import Target
+
+ENCODER = (96, 128, 256, 256)  # table 2
+STRIDES = ((1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))
+ENCODER_CHANNELS = 112  # of the last layer of EfficientNet-Lite0 that is used
+FEATURES, HIDDEN = 512, 128  # table 1
+SPATIAL, TEMPORAL = 0.4, 0.5  # p_s, p_t (figure 4)
+LENGTH = 8  # frames of a clip; the document has 16
+GAIN = 4.0  # of the RGB difference, which is small beside the pictures that the same layers were made for
+DISCRIMINATION = 0.01
+LOGIT = 12.0  # odds stay numbers
+
+
+class Stpag(System):
+    """A spatial and a temporal autoencoder and a discriminator."""
+
+    n_frames: ClassVar[int] = LENGTH + 1
+    multiple: ClassVar[int] = 16
+    every: ClassVar[int] = 2
+    fixed: ClassVar[tuple[str, ...]] = ("discriminator.encoder.",)
+    targets: ClassVar[Mapping[str, Target]] = {
+        "appearance": Target(1, LENGTH + 1),
+        "motion": Target(1, LENGTH + 1, "difference"),
+    }
+    values: ClassVar[tuple[str, ...]] = ("semantic",)
+
+    def __init__(
+        self, width: float = 0.25, spatial: float = SPATIAL, temporal: float = TEMPORAL, discriminator: bool = True
+    ) -> None:
+        """spatial, temporal: how often a clip gets a pseudo-anomaly; 0 and discriminator: for ablations."""
+        super().__init__()
+        self._spatial, self._temporal = spatial, temporal
+        self.appearance = _Autoencoder(channels(ENCODER, width))
+        self.motion = _Autoencoder(channels(ENCODER, width))
+        self.discriminator = _Discriminator() if discriminator else None
+        self._made_up: Tensor | None = None  # (b,): 1 where the clip holds a spatial pseudo-anomaly
+
+    def forward(self, frames: Tensor) -> dict[str, Tensor]:
+        clip, difference = frames[:, 1:], GAIN * (frames[:, 1:] - frames[:, :-1])
+        if self.training:
+            clip, difference = self._disturbed(clip, difference)
+        found = {"appearance": self.appearance(clip), "motion": self.motion(difference) / GAIN}
+        if self.discriminator is not None:
+            found["semantic"] = self.discriminator(clip[:, -1])
+        return found
+
+    def losses(self, frames: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Squared errors to the clip as it was before anything was made up; cross entropy of the discriminator."""
+        parts = {
+            "appearance": functional.mse_loss(found["appearance"], self.wanted("appearance", frames)),
+            "motion": GAIN * functional.mse_loss(found["motion"], self.wanted("motion", frames)),
+        }
+        if self._made_up is not None and "semantic" in found:
+            odds = found["semantic"][:, 0].log()
+            parts["semantic"] = DISCRIMINATION * functional.binary_cross_entropy_with_logits(odds, self._made_up)
+        return parts
+
+    @torch.no_grad()
+    def _disturbed(self, clip: Tensor, difference: Tensor) -> tuple[Tensor, Tensor]:
+        """Some of the clips and differences (b, k, 3, h, w) with a pseudo-anomaly in them."""
+        generator = np.random.default_rng(int(torch.randint(2**31, ())))  # follows torch's seed
+        clip, difference = clip.clone(), difference.clone()
+        chosen = generator.random((len(clip), 2)) < (self._spatial, self._temporal)
+        for i, (spatial, temporal) in enumerate(chosen):
+            if spatial:
+                pixels = ((clip[i] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+                made = pseudo_anomalies.spatial(generator, _to_numpy(pixels))
+                clip[i] = _from_numpy(made).to(clip) / 127.5 - 1
+            if temporal:
+                difference[i] = _from_numpy(pseudo_anomalies.temporal(generator, _to_numpy(difference[i]))).to(difference)
+        self._made_up = torch.from_numpy(chosen[:, 0].astype(np.float32)).to(clip.device)
+        return clip, difference
+
+
+class _Autoencoder(nn.Module):
+    """Table 2. Its decoder has one layer fewer than its encoder, which does not give the clip's size back; here it has as
+    many."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        encoder: list[nn.Module] = []
+        for a, b, stride in zip((3, *sizes[:-1]), sizes, STRIDES, strict=True):
+            encoder += [nn.Conv3d(a, b, 3, stride, 1, bias=False), nn.BatchNorm3d(b), nn.LeakyReLU(SLOPE)]
+        decoder: list[nn.Module] = []
+        for a, b, stride in zip(sizes[::-1], (*sizes[-2::-1], 3), STRIDES[::-1], strict=True):
+            grown = [n - 1 for n in stride]
+            decoder.append(nn.ConvTranspose3d(a, b, 3, stride, 1, output_padding=grown, bias=b == 3))
+            decoder += [nn.BatchNorm3d(b), nn.LeakyReLU(SLOPE)] if b != 3 else [nn.Tanh()]
+        self.layers = nn.Sequential(*encoder, *decoder)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """(b, k, 3, h, w) -> the same shape."""
+        found: Tensor = self.layers(clip.transpose(1, 2)).transpose(1, 2)
+        return found
+
+
+class _Discriminator(nn.Module):
+    """A frame to the odds that it was made up. The encoder is fixed; its pooled features are projected (table 1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = efficientnet_lite0().requires_grad_(False)
+        layers = [nn.Linear(2 * ENCODER_CHANNELS, FEATURES), nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)]
+        self.head = nn.Sequential(*layers)
+
+    def train(self, mode: bool = True) -> _Discriminator:
+        """The encoder's batch statistics stay those of its own training."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, frame: Tensor) -> Tensor:
+        """(b, 3, h, w) in -1..1 -> odds (b, 1)."""
+        maps = self.encoder(frame)
+        pooled = torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
+        odds: Tensor = self.head(pooled).float().clamp(-LOGIT, LOGIT).exp()
+        return odds
+
+
+def _to_numpy(pictures: Tensor) -> np.ndarray:
+    """(k, 3, h, w) -> (k, h, w, 3)."""
+    return np.ascontiguousarray(pictures.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _from_numpy(pictures: np.ndarray) -> Tensor:
+    """(k, h, w, 3) -> (k, 3, h, w)."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2)

@@ -1,0 +1,35 @@
+"""AMCo (document 001) on a live stream: prediction and motion errors of the patch that moves most strangely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vad.methods._network import NetworkMethod, Scored, Series
+from edge_vad.patches import worst
+from edge_vad.types import Float32
+
+SHARE = 0.2  # lambda_S of the score's source (Nguyen and Meunier, 2019), for which the document names no value
+
+
+class Amco(NetworkMethod):
+    """Components ``motion`` and ``appearance``: S_F and S_I over their means on normal footage (w_F, w_I), both of the patch with
+    the largest S_F. The calibration adds their logarithms."""
+
+    names = ("motion", "appearance")
+
+    def score(self, patches: Mapping[str, Float32], values: Mapping[str, float]) -> Scored:
+        means = self._settings.means
+        scaled = {name: np.asarray(errors / means[name], dtype=np.float32) for name, errors in patches.items()}
+        place = worst(scaled["motion"])
+        return Scored(scaled, dict.fromkeys(scaled, place), {})
+
+    @staticmethod
+    def document(series: Series) -> NDArray[np.float64]:
+        """S = log(w_F S_F) + lambda_S log(w_I S_I), over the video's own maximum (of what lies above its minimum: S may be
+        negative, where a share of the maximum says nothing)."""
+        score = np.log(series["motion"] + 1e-12) + SHARE * np.log(series["appearance"] + 1e-12)
+        above = score - score.min()
+        return np.asarray(above / max(float(above.max()), 1e-12))

@@ -1,0 +1,32 @@
+"""STPAG (document 002) on a live stream: reconstruction of appearance, of motion, and what a discriminator says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vad.methods._network import NetworkMethod, Scored, Series, between
+from edge_vad.patches import worst
+from edge_vad.types import Float32
+
+SHARES = {"appearance": 0.65, "motion": 0.25, "semantic": 0.1}  # eta 1 to 3 of the document, for Ped2
+
+
+class Stpag(NetworkMethod):
+    """Components ``appearance`` and ``motion``: errors of the worst patch of each; ``semantic``: the discriminator's odds."""
+
+    names = ("appearance", "motion", "semantic")
+
+    def score(self, patches: Mapping[str, Float32], values: Mapping[str, float]) -> Scored:
+        return Scored(patches, {name: worst(errors) for name, errors in patches.items()}, values)
+
+    @staticmethod
+    def document(series: Series) -> NDArray[np.float64]:
+        """Equations 1 to 4: PSNR between the video's own extremes, the motion error likewise, the discriminator's
+        probability."""
+        psnr = 10 * np.log10(4 / (series["appearance"] + 1e-12))  # pixels lie in -1..1
+        odds = series["semantic"]
+        parts = {"appearance": 1 - between(psnr), "motion": between(series["motion"]), "semantic": odds / (1 + odds)}
+        return np.asarray(sum(share * parts[name] for name, share in SHARES.items()))

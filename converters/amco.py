@@ -22,7 +22,10 @@ from edge_vad.networks import Target
 ENCODER = (64, 128, 256, 512)
 DECODER = (256, 128, 64)
 GAIN = 4.0  # of the difference as an input: it is small beside the pictures, whose background would be learned first
-COMPACT, SEPARATE = 0.01, 0.001  # the document names no values; with 0.1 (MNAD) all queries fall onto the items and say nothing
+COMPACT, SEPARATE = (
+    0.01,
+    0.001,
+)  # the document names no values; with 0.1 (MNAD) all queries fall onto the items and say nothing
 
 
 class Amco(System):
@@ -50,9 +53,7 @@ class Amco(System):
             self.motion_memory = ItemMemory(n_items, n) if memory else None
             self.motion_decoder = Decoder(features, decoder)
         self._motion, self._skips = motion, skips
-        self.appearance_decoder = Decoder(
-            features * (2 if motion else 1), decoder, skips=encoder[-2::-1] if skips else None
-        )
+        self.appearance_decoder = Decoder(features * (2 if motion else 1), decoder, skips=encoder[-2::-1] if skips else None)
         self._queries: dict[ItemMemory, Tensor] = {}
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:

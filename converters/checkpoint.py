@@ -29,8 +29,8 @@ class Trained:
     """What is known of a trained network.
 
     options: all keyword arguments of its class. size: (width, height) of the pictures that it sees; image_size: of the
-    footage. fps: of the footage, of which every ``stride``-th frame was used. held_out: (clip, first kept frame, the one
-    behind the last) that were not trained on. epochs: that are done; seconds: that they took. n_windows: trained on.
+    footage. fps: of the footage; stride: its frames from one frame of a window to the next. held_out: (clip, first frame,
+    the one behind the last) that were not trained on. epochs: that are done; seconds: that they took. n_windows: trained on.
     precision: fp32, bf16 or fp16, of the arithmetic; the weights are always fp32.
     """
 

@@ -38,7 +38,12 @@ class Desd(System):
     radius: Tensor
 
     def __init__(
-        self, width: float = 0.5, reconstruction: bool = True, prediction: bool = True, erasure: bool = True, compact: bool = True
+        self,
+        width: float = 0.5,
+        reconstruction: bool = True,
+        prediction: bool = True,
+        erasure: bool = True,
+        compact: bool = True,
     ) -> None:
         """reconstruction, prediction, erasure, compact: for ablations."""
         super().__init__()

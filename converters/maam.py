@@ -22,6 +22,7 @@ from edge_vad.networks import Target
 ENCODER = (64, 128, 256, 512, 512)  # table 1
 DECODER = (256, 256, 128, 64)
 DROPOUT = 0.3
+CELL = 8  # pixels: the change is also compared in sum over cells, where it does not matter which contour moved
 WARM_UP, RECENT = 500, 32  # steps
 MOTION, SPARSE, LATENT, MARGIN = 2.0, 0.0003, 0.001, 0.1  # lambda_m, alpha, beta, zeta
 
@@ -77,7 +78,9 @@ class Maam(System):
         """Equation 10: squared appearance and absolute motion error, entropy of the reads, margin of the latent."""
         parts = {"appearance": functional.mse_loss(found["appearance"], self.wanted("appearance", frames))}
         if "motion" in found:
-            parts["motion"] = MOTION * functional.l1_loss(found["motion"], self.wanted("motion", frames))
+            change = found["motion"][:, 0], self.wanted("motion", frames)[:, 0]
+            parts["motion"] = MOTION * functional.l1_loss(*change)
+            parts["energy"] = MOTION * functional.l1_loss(*(functional.avg_pool2d(c, CELL) for c in change))
         if self._read is not None:
             maps, read, weights = (value.float() for value in self._read)
             parts["sparse"] = self._sparse * sparse_loss(weights)

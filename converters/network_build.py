@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from edge_vad.converters.checkpoint import Trained, load_network
 from edge_vad.converters.network_export import export_network, outputs_of, reduce_network
-from edge_vad.converters.normal_footage import inspect_footage, measure_objects, processed
+from edge_vad.converters.normal_footage import inspect_footage, measure_height, processed
 from edge_vad.converters.packing import N_GOLDEN, golden_of
 from edge_vad.converters.settings import BuildSettings
 from edge_vad.converters.system import System
@@ -29,6 +29,7 @@ from edge_vad import tensorfile
 from edge_vad.backends.base import Backend
 from edge_vad.bundle import Bundle, write_bundle
 from edge_vad.calibration import Calibration, Footage, calibrate
+from edge_vad.cameras import open_camera
 from edge_vad.errors import SourceError
 from edge_vad.files import check_writable
 from edge_vad.footage import Clip
@@ -43,7 +44,7 @@ from edge_vad.manifest import (
     sha256,
 )
 from edge_vad.methods._network import NetworkMethod
-from edge_vad.networks import Network, NetworkSettings, Window, errors
+from edge_vad.networks import Network, NetworkSettings, Window, patch_errors
 from edge_vad.patches import Patches
 from edge_vad.plugins import load
 from edge_vad.progress import progress
@@ -60,15 +61,16 @@ RATE_TOLERANCE = 0.1  # of the frame rate that a network was trained at
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Processed frames start..stop of a clip of normal footage that calibrates."""
+    """Frames start..stop of a clip of normal footage that calibrates."""
 
     clip: Clip
     start: int
     stop: int | None
 
     def frames(self, stride: int, fps: float | None) -> Iterator[Frame]:
-        """Those frames."""
-        return islice(processed(self.clip, stride, fps), self.start, self.stop)
+        """Those of them that the runtime would process."""
+        with open_camera(self.clip.path, fps) as camera:
+            yield from islice(camera.frames(), self.start, self.stop, stride)
 
 
 def build_network(
@@ -85,7 +87,7 @@ def build_network(
     check_footage(clips, trained, settings.fps)
     parts = unseen(clips, trained)
     fp32 = export_network(system, trained.size)
-    scene = network_settings(system, trained, person(clips, trained, settings))
+    scene = network_settings(system, trained, patch_size(clips, trained, settings))
     model = fp32
     if settings.precision != "fp32":
         model = reduce_network(fp32, settings.precision, _windows(clips, scene, settings), settings.calibration)
@@ -101,7 +103,9 @@ def check_footage(clips: Sequence[Clip], trained: Trained, fps: float | None) ->
     size, found, _ = inspect_footage(clips, fps)
     if size != trained.image_size:
         was = "{}x{}".format(*trained.image_size)
-        raise SourceError(f"the footage is {size[0]}x{size[1]} pixels, the network was trained on {was}; train one for this camera")
+        raise SourceError(
+            f"the footage is {size[0]}x{size[1]} pixels, the network was trained on {was}; train one for this camera"
+        )
     if abs(found / trained.fps - 1) > RATE_TOLERANCE:
         raise SourceError(
             f"the footage has {found:g} frames per second, the network was trained at {trained.fps:g}; say --fps, or train anew"
@@ -117,11 +121,12 @@ def unseen(clips: Sequence[Clip], trained: Trained) -> list[Part]:
     return parts or [Part(clip, 0, None) for clip in clips]
 
 
-def person(clips: Sequence[Clip], trained: Trained, settings: BuildSettings) -> tuple[int, int]:
-    """Usual (width, height) of a moving object in the network's pixels."""
-    width, height = measure_objects(clips, settings.fps)
+def patch_size(clips: Sequence[Clip], trained: Trained, settings: BuildSettings) -> tuple[int, int]:
+    """(width, height) in the network's pixels of a square as tall as what usually moves. Not as wide: a cart or a bicycle is
+    wider than a person."""
+    side = measure_height(clips, settings.fps)
     x, y = (small / large for small, large in zip(trained.size, trained.image_size, strict=True))
-    return max(4, round(width * x)), max(4, round(height * y))
+    return max(4, round(side * x)), max(4, round(side * y))
 
 
 def network_settings(system: System, trained: Trained, window: tuple[int, int]) -> NetworkSettings:
@@ -157,7 +162,7 @@ def with_means(scene: NetworkSettings, model: bytes, parts: Sequence[Part], sett
         for frame in part.frames(scene.stride, settings.fps):
             frames = window.add(frame.image)
             if frames is not None:
-                for name, values in errors(scene, frames, network(frames)).items():
+                for name, values in patch_errors(scene, frames, network(frames)).items():
                     sums[name].append(float(values.mean()))
     if not all(sums.values()):
         raise SourceError(f"the held-out footage is shorter than a window of {scene.n_frames} frames; film longer")

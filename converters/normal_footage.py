@@ -15,7 +15,7 @@ from edge_vad.cameras import open_camera
 from edge_vad.errors import ProfileError, SourceError
 from edge_vad.features import Preprocessing
 from edge_vad.footage import Clip
-from edge_vad.motion import ASPECT, MotionSettings, RegionProposer, RgbDifference
+from edge_vad.motion import MotionSettings, RegionProposer, RgbDifference
 from edge_vad.progress import progress
 from edge_vad.sampling import crops, decimate
 from edge_vad.streams import OBJECT_PREFIX, Settings, global_picture, squares, working_luma
@@ -104,15 +104,14 @@ def measure(
         raise ProfileError(f"the settings do not fit the footage: {error}") from error
 
 
-def measure_objects(clips: Sequence[Clip], fps: float | None) -> tuple[float, float]:
-    """Usual (width, height) of what moves, in pixels of the footage, halfway down the picture."""
+def measure_height(clips: Sequence[Clip], fps: float | None) -> float:
+    """Usual height of what moves, in pixels of the footage, halfway down the picture."""
     size, rate, _ = inspect_footage(clips, fps)
     factor = working_factor(size[1])
     runs = stretches(clips, fps)
     motion = MotionSettings(threshold=noise_threshold(runs[0], factor), lag_s=2 / rate)
     perspective = measure_perspective(progress(runs, "measure sizes", len(runs)), factor, motion, size[1] // factor)
-    height = factor * float(perspective.height(np.array(size[1] // factor / 2)))
-    return ASPECT * height, height
+    return factor * float(perspective.height(np.array(size[1] // factor / 2)))
 
 
 def calibration_pictures(clips: Sequence[Clip], scene: Settings, fps: float | None) -> list[UInt8]:

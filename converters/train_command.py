@@ -74,7 +74,9 @@ def _parser() -> Parser:
         "--precision", choices=get_args(Arithmetic), help="of the arithmetic (default auto: bf16 where the device has it)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: one per core)")
-    parser.add_argument("--stride", type=int, metavar="N", help="use every N-th frame (default: about ten a second)")
+    parser.add_argument(
+        "--stride", type=int, metavar="N", help="frames from one of a window to the next (default: about three a second)"
+    )
     parser.add_argument("--fps", type=float, help="frames per second of the footage (pictures carry none; default 10)")
     parser.add_argument(
         "--set",

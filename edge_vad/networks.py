@@ -49,8 +49,8 @@ class NetworkSettings:
 
     image_size: (width, height) of the camera's pictures; size: of the network's. stride: camera frames per processed
     frame. n_frames: of a window. every: processed frames per run of the network. targets: outputs that are pictures;
-    values: outputs that are scores already, one number per window. patches: None scores whole frames. means: mean error of
-    the outputs on normal footage, which brings them to one scale. share: of the appearance in a fused score.
+    values: outputs that are scores already, one number per window. patches: None scores whole frames. means: mean patch
+    error of the outputs on normal footage, which brings them to one scale. share: of the appearance in a fused score.
     """
 
     image_size: tuple[int, int]
@@ -136,15 +136,25 @@ class Network:
         for name, target in self._settings.targets.items():
             wanted = (target.stop - target.start, *window.shape[2:])
             if found[name].shape != wanted:
-                raise BackendError(f"the network gives {found[name].shape} as {name!r}, not {wanted}; build the bundle again")
+                raise BackendError(
+                    f"the network gives {found[name].shape} as {name!r}, not {wanted}; build the bundle again"
+                )
         return found | {name: checked_output(outputs, name, 2)[0, :1] for name in self._settings.values}
 
 
-def errors(settings: NetworkSettings, window: Float32, found: Mapping[str, Float32]) -> dict[str, Float32]:
-    """How far the pictures are off, by output: (h, w) float32, mean over frames and channels of |error|^power."""
-    maps = {}
+def patch_errors(settings: NetworkSettings, window: Float32, found: Mapping[str, Float32]) -> dict[str, Float32]:
+    """How far the pictures are off in every patch, by output: (rows, columns) float32, mean over frames and channels.
+
+    Of frames and differences the mean of |error|^power. Of a change the size of the mean error: how much more or less moves
+    there than should, whichever contour it is of; pixel by pixel, contours a little out of place would drown that.
+    """
+    patches = settings.patches or Patches(*settings.size, *settings.size)
+    scores = {}
     for name, target in settings.targets.items():
-        off = found[name] - target.of(window)[0]
-        np.abs(off, out=off) if target.power == 1 else np.square(off, out=off)
-        maps[name] = off.mean(axis=(0, 1))
-    return maps
+        off = target.of(window)[0] - found[name]
+        if target.kind == "change":
+            scores[name] = np.abs(patches.means(off.mean(axis=(0, 1)))) ** target.power
+        else:
+            np.abs(off, out=off) if target.power == 1 else np.square(off, out=off)
+            scores[name] = np.maximum(patches.means(off.mean(axis=(0, 1))), 0)  # rounding
+    return scores

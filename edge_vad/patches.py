@@ -37,7 +37,7 @@ class Patches:
         left = np.arange(0, n_columns - width + 1, self.step_x)
         rows = integral[top + height] - integral[top]
         sums = rows[:, left + width] - rows[:, left]
-        return np.maximum(sums / (height * width), 0).astype(np.float32)
+        return (sums / (height * width)).astype(np.float32)
 
     def box(self, row: int, column: int) -> tuple[int, int, int, int]:
         """The window behind an element of `means`: x0, y0, x1, y1 in pixels of the error map."""

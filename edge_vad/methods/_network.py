@@ -14,7 +14,7 @@ from edge_vad.backends.base import Backend
 from edge_vad.bundle import Bundle
 from edge_vad.errors import BundleFormatError
 from edge_vad.methods.base import Method, Observation, component_rows
-from edge_vad.networks import Network, NetworkSettings, Window, errors
+from edge_vad.networks import Network, NetworkSettings, Window, patch_errors
 from edge_vad.patches import Patches, worst
 from edge_vad.streams import Stopwatch, checked_size
 from edge_vad.strict import from_plain, numbers, to_plain
@@ -92,8 +92,7 @@ class NetworkMethod(Method):
         with watch("network"):
             found = self._network(window)
         with watch("patches"):
-            maps = errors(self._settings, window, found)
-            patches = {name: self._patches.means(values) for name, values in maps.items()}
+            patches = patch_errors(self._settings, window, found)
             scored = self.score(patches, {name: float(found[name][0]) for name in self._settings.values})
         self._last = self._observation(scored, watch.stage_ms)
         return self._last
@@ -101,7 +100,9 @@ class NetworkMethod(Method):
     def _observation(self, scored: Scored, stage_ms: Mapping[str, float]) -> Observation:
         places = list(dict.fromkeys(scored.at.values()))
         of_regions = {
-            name: np.array([scored.maps[name][place] if scored.at[name] == place else 0 for place in places], dtype=np.float32)
+            name: np.array(
+                [scored.maps[name][place] if scored.at[name] == place else 0 for place in places], dtype=np.float32
+            )
             for name in scored.at
         }
         components = {name: float(values.max()) for name, values in of_regions.items()} | dict(scored.values)

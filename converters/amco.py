@@ -56,22 +56,35 @@ class Amco(System):
         self.appearance_decoder = Decoder(features * (2 if motion else 1), decoder, skips=encoder[-2::-1] if skips else None)
         self._queries: dict[ItemMemory, Tensor] = {}
 
+    @property
+    def memories(self) -> Mapping[str, ItemMemory]:
+        named = ((name, getattr(self, name, None)) for name in ("appearance_memory", "motion_memory"))
+        return {name: memory for name, memory in named if memory is not None}
+
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
+        found = self.encode(frames)
+        return self.decode(found | {name: self._read(memory, found[name]) for name, memory in self.memories.items()})
+
+    def encode(self, frames: Tensor) -> dict[str, Tensor]:
         pair = torch.cat([frames[:, 1], GAIN * (frames[:, 1] - frames[:, 0])], dim=1)
-        found = {}
-        maps = self.appearance_encoder(pair)
-        joined = [self._read(self.appearance_memory, maps[-1])]
+        *finer, queries = self.appearance_encoder(pair)
+        found = {"frame": frames[:, 1], "appearance_memory": queries}
         if self._motion:
-            motion = self._read(self.motion_memory, self.motion_encoder(pair)[-1])
-            found["motion"] = self.motion_decoder(motion)[:, None]
-            joined.append(motion)
-        skips = maps[-2::-1] if self._skips else ()
-        found["appearance"] = frames[:, 1:2] + self.appearance_decoder(torch.cat(joined, dim=1), skips)[:, None]
+            found["motion_memory"] = self.motion_encoder(pair)[-1]
+        if self._skips:
+            found |= {f"skip{i}": maps for i, maps in enumerate(reversed(finer))}
         return found
 
-    def _read(self, memory: ItemMemory | None, maps: Tensor) -> Tensor:
-        if memory is None:
-            return maps
+    def decode(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        pictures, joined = {}, [found["appearance_memory"]]
+        if self._motion:
+            pictures["motion"] = self.motion_decoder(found["motion_memory"])[:, None]
+            joined.append(found["motion_memory"])
+        skips = [found[f"skip{i}"] for i in range(len(DECODER))] if self._skips else ()
+        predicted = found["frame"] + self.appearance_decoder(torch.cat(joined, dim=1), skips)
+        return pictures | {"appearance": predicted[:, None]}
+
+    def _read(self, memory: ItemMemory, maps: Tensor) -> Tensor:
         read, queries = memory(maps)
         if self.training:
             self._queries[memory] = queries.float()

@@ -26,7 +26,18 @@ from edge_vad.strict import from_plain
 MEMORY = "videopatchcore"
 METHODS = (MEMORY, *SYSTEMS)
 # Flags that have the name of their setting.
-FLAGS = ("precision", "calibration", "quantizer", "ratio", "detector", "fps", "budget_per_hour", "serial")
+FLAGS = (
+    "precision",
+    "calibration",
+    "quantizer",
+    "ratio",
+    "detector",
+    "fps",
+    "budget_per_hour",
+    "serial",
+    "memory_read",
+    "top_k",
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,6 +52,10 @@ def main(arguments: Sequence[str]) -> int:
         help=f"{MEMORY} (default) needs no training; the others a network: --weights",
     )  # fmt: skip
     parser.add_argument("--weights", type=Path, metavar="RUN_DIR", help="a network of edge-vad train")
+    parser.add_argument(
+        "--memory-read", choices=("graph", "bank"), help="where the network's memory is read: its graph (default), or a bank"
+    )
+    parser.add_argument("--top-k", type=int, metavar="K", help="items that the bank finds for a query (default 8)")
     add_profile(parser)
     parser.add_argument(
         "--encoder", metavar="NAME|FILE.onnx", help="efficientnet_lite0 (default), package.module:factory, a file"
@@ -69,6 +84,10 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"--weights RUN_DIR belongs to the trained methods ({', '.join(METHODS[1:])}), and they need it")
     profile = profile_of(options)
     settings = settings_of(options, profile)
+    if options.method == MEMORY and settings.memory_read == "bank":
+        parser.error(
+            f"--memory-read bank belongs to networks with a memory (maam, amco); all memory of {MEMORY} lies in banks"
+        )
     start = time.monotonic()
     bundle = _build(options, settings)
     banks = ", ".join(f"{name} {entry.rows}x{entry.dimensions}" for name, entry in sorted(bundle.manifest.banks.items()))

@@ -19,6 +19,7 @@ from edge_vad.networks import Target
 
 ENCODER = (64, 128, 256, 512)  # figure C1
 DECODER = (256, 128, 64)
+CODE = 4  # the document has none: all channels tell the decoder what it should predict, anomalies included
 MAPPING = (32, 64, 128)
 INTENSITY, RGB, COMPACT = 1.0, 0.2, 0.01  # lambda_int, lambda_rgb, lambda_compact
 OUTLIERS = 0.1  # v of the soft boundary: the part of normal frames that may lie outside the sphere
@@ -40,20 +41,23 @@ class Desd(System):
     def __init__(
         self,
         width: float = 0.5,
+        code: int = CODE,
         reconstruction: bool = True,
         prediction: bool = True,
         erasure: bool = True,
         compact: bool = True,
     ) -> None:
-        """reconstruction, prediction, erasure, compact: for ablations."""
+        """code: channels that the reconstruction encoder may say the frame in. reconstruction, prediction, erasure, compact:
+        for ablations."""
         super().__init__()
         if not (reconstruction or prediction):
             raise ValueError("reconstruction and prediction cannot both be off")
         encoder, decoder = channels(ENCODER, width), channels(DECODER, width)
         n = encoder[-1]
         self.reconstruction = Encoder(3, encoder) if reconstruction else None
+        self.code = nn.Conv2d(n, code, 1) if reconstruction else None
         self.prediction = Encoder(3 * BEFORE, encoder) if prediction else None
-        self.fusion = nn.Conv2d(n * (reconstruction + prediction), n, 3, 1, 1)
+        self.fusion = nn.Conv2d(code * reconstruction + n * prediction, n, 3, 1, 1)
         self.decoder = Decoder(n, decoder, skips=encoder[-2::-1] if prediction else None)
         self.mapping = _Mapping(channels(MAPPING, width)) if compact else None
         self._erasure = erasure
@@ -67,8 +71,8 @@ class Desd(System):
         if self.training and self._erasure:
             frames = frames * self.kept
         coarsest, skips = [], []
-        if self.reconstruction is not None:
-            coarsest.append(self.reconstruction(frames[:, BEFORE])[-1])
+        if self.reconstruction is not None and self.code is not None:
+            coarsest.append(self.code(self.reconstruction(frames[:, BEFORE])[-1]))
         if self.prediction is not None:
             maps = self.prediction(frames[:, :BEFORE].flatten(1, 2))
             coarsest.append(maps[-1])

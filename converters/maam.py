@@ -41,6 +41,7 @@ class Maam(System):
     def __init__(
         self,
         width: float = 0.5,
+        blocks: int = 4,
         n_items: int = 500,
         memory: bool = True,
         motion: bool = True,
@@ -48,9 +49,12 @@ class Maam(System):
         latent: float = LATENT,
         temperature: float = 0.05,
     ) -> None:
-        """memory, motion, sparse, latent, temperature (1: the document's): for ablations."""
+        """blocks: of the encoder. The document has 5 for pictures of 256 pixels; 4 leave pictures of half that size as many
+        queries for a person. memory, motion, sparse, latent, temperature (1: the document's): for ablations."""
         super().__init__()
-        encoder, decoder = channels(ENCODER, width), channels(DECODER, width)
+        if not 2 <= blocks <= len(ENCODER):
+            raise ValueError(f"blocks must lie in 2..{len(ENCODER)}, not {blocks}")
+        encoder, decoder = channels(ENCODER[:blocks], width), channels(DECODER[-(blocks - 1) :], width)
         dropout = DROPOUT if width >= 1 else 0.0  # a narrow network has nothing to spare
         self.encoder = Encoder(3, encoder)
         self.memory = SparseMemory(n_items, encoder[-1], temperature) if memory else None
@@ -61,18 +65,28 @@ class Maam(System):
         self.register_buffer("warm_up", torch.tensor(WARM_UP))  # steps before the memory is filled and used
         self._queries: list[Tensor] = []
 
+    @property
+    def memories(self) -> Mapping[str, SparseMemory]:
+        return {} if self.memory is None else {"memory": self.memory}
+
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
-        maps = self.encoder(frames[:, 0])[-1]
-        read, self._read = maps, None
+        maps = read = self.encode(frames)["memory"]
+        self._read = None
         if self.memory is not None and not (self.training and self.warm_up > 0):
             read, weights = self.memory(maps)
             self._read = maps, read, weights
         elif self.memory is not None:
             self._queries = [*self._queries[-RECENT:], rows_of(maps.detach()).float()]
-        found = {"appearance": self.appearance(read)[:, None]}
+        return self.decode({"memory": read})
+
+    def encode(self, frames: Tensor) -> dict[str, Tensor]:
+        return {"memory": self.encoder(frames[:, 0])[-1]}
+
+    def decode(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        pictures = {"appearance": self.appearance(found["memory"])[:, None]}
         if self.motion is not None:
-            found["motion"] = self.motion(read)[:, None]
-        return found
+            pictures["motion"] = self.motion(found["memory"])[:, None]
+        return pictures
 
     def losses(self, frames: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Equation 10: squared appearance and absolute motion error, entropy of the reads, margin of the latent."""

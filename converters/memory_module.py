@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from edge_vad.memory_read import MemoryRead
 
 TINY = 1e-12
 SMALLEST = 1e-6
@@ -25,7 +29,21 @@ def unit(rows: Tensor) -> Tensor:
     return rows / rows.square().sum(dim=1, keepdim=True).sqrt().clamp_min(SMALLEST)
 
 
-class SparseMemory(nn.Module):
+class MemoryModule(nn.Module, ABC):
+    """N items (N, c), of which queries are made again."""
+
+    items: Tensor
+
+    @abstractmethod
+    def weights(self, queries: Tensor) -> Tensor:
+        """Queries (q, c) -> what each item is worth to them (q, N)."""
+
+    @abstractmethod
+    def rule(self, k: int) -> MemoryRead:
+        """The same for a bank that finds the ``k`` nearest items; with k = N nothing else comes out."""
+
+
+class SparseMemory(MemoryModule):
     """N items learned by gradient and read by hard-shrunk cosine similarity (document 004, equations 1 to 4).
 
     The threshold lambda is 1 / N: what lies under the mean of the softmax is left out. The cosines are divided by a
@@ -45,6 +63,10 @@ class SparseMemory(nn.Module):
         soft = (similar / self._temperature).softmax(dim=1)  # equation 2
         shrunk = torch.where(soft > 1 / len(self.items), soft, 0.0)  # equation 3: (x - l)+ x / |x - l|
         return shrunk / shrunk.sum(dim=1, keepdim=True).clamp_min(SMALLEST)  # all are equal: nothing is read
+
+    def rule(self, k: int) -> MemoryRead:
+        """The nearest k, shrunk by the same threshold."""
+        return MemoryRead(k, self._temperature, 1 / len(self.items))
 
     @torch.no_grad()
     def fill(self, queries: Tensor) -> None:
@@ -72,10 +94,8 @@ def latent_loss(read: Tensor, maps: Tensor, margin: float) -> Tensor:
     return functional.relu(functional.cosine_similarity(read, maps, dim=1).abs() - margin).mean()
 
 
-class ItemMemory(nn.Module):
+class ItemMemory(MemoryModule):
     """A few normalised items, read by softmax of inner products and moved by the queries that chose them (document 001)."""
-
-    items: Tensor
 
     def __init__(self, n_items: int, n_channels: int) -> None:
         super().__init__()
@@ -85,8 +105,16 @@ class ItemMemory(nn.Module):
         """Query maps (b, c, h, w) -> [query, read] (b, 2 c, h, w) and the normalised queries (b h w, c)."""
         normal = unit(maps)
         queries = rows_of(normal)
-        read = (queries @ self.items.T).softmax(dim=1) @ self.items
+        read = self.weights(queries) @ self.items
         return torch.cat([normal, maps_of(read, maps)], dim=1), queries
+
+    def weights(self, queries: Tensor) -> Tensor:
+        """Queries (q, c) of length 1 -> weights (q, N) that sum to 1, none of them 0."""
+        return (queries @ self.items.T).softmax(dim=1)
+
+    def rule(self, k: int) -> MemoryRead:
+        """The nearest k; queries and items have length 1, so that their inner product is the cosine."""
+        return MemoryRead(k, joined=True)
 
     @torch.no_grad()
     def update(self, queries: Tensor) -> None:

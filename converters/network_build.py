@@ -9,7 +9,7 @@ So the calibration uses the footage that the training held out, or all of it whe
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 from edge_vad.converters.checkpoint import Trained, load_network
-from edge_vad.converters.network_export import export_network, outputs_of, reduce_network
+from edge_vad.converters.memory_banks import decoder_inputs, memory_rules, stored_items
+from edge_vad.converters.network_export import export_halves, export_network, outputs_of, reduce_network
 from edge_vad.converters.normal_footage import inspect_footage, measure_height, processed
-from edge_vad.converters.packing import N_GOLDEN, golden_of
+from edge_vad.converters.packing import N_GOLDEN, bank_file, golden_of, index_file, search_graphs
 from edge_vad.converters.settings import BuildSettings
 from edge_vad.converters.system import System
 from edge_vad.converters.training_footage import distinct
@@ -43,18 +44,19 @@ from edge_vad.manifest import (
     fingerprint,
     sha256,
 )
+from edge_vad.memory_read import MemoryRead, open_memories
 from edge_vad.methods._network import NetworkMethod
-from edge_vad.networks import Network, NetworkSettings, Window, patch_errors
+from edge_vad.networks import FRAMES, Network, NetworkSettings, Window, patch_errors
 from edge_vad.patches import Patches
 from edge_vad.plugins import load
 from edge_vad.progress import progress
 from edge_vad.strict import to_plain
 from edge_vad.types import Float32, Frame
+from edge_vad.vectors import Stored
 
 log = logging.getLogger(__name__)
 
-ROLE = "network"
-FILE = f"{ROLE}/{ROLE}.onnx"
+ROLE, DECODER = "network", "decoder"
 CALIBRATION_WINDOWS = 64  # for INT8
 RATE_TOLERANCE = 0.1  # of the frame rate that a network was trained at
 
@@ -73,6 +75,23 @@ class Part:
             yield from islice(camera.frames(), self.start, self.stop, stride)
 
 
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """models: ONNX by role, ROLE alone or also DECODER behind the memories. banks: items at rest, by memory."""
+
+    models: Mapping[str, bytes]
+    banks: Mapping[str, dict[str, np.ndarray]]
+
+    def network(self, scene: NetworkSettings) -> Network:
+        """It on the reference backend, memories searched exactly."""
+        backend = load("backends", "onnxruntime", Backend)
+        session, memories = backend(self.models[ROLE], threads=2), None
+        if DECODER in self.models:
+            banks = {name: Stored(arrays) for name, arrays in self.banks.items()}
+            memories = open_memories(scene.memories, banks, {}, "exact", backend(self.models[DECODER], threads=2))
+        return Network(session, scene, memories)
+
+
 def build_network(
     clips: Sequence[Clip], out: Path, weights: Path, method: str, settings: BuildSettings, name: str | None = None
 ) -> Bundle:
@@ -86,16 +105,38 @@ def build_network(
     system, trained = load_network(weights, method)
     check_footage(clips, trained, settings.fps)
     parts = unseen(clips, trained)
-    fp32 = export_network(system, trained.size)
-    scene = network_settings(system, trained, patch_size(clips, trained, settings))
-    model = fp32
+    rules = memory_rules(system, settings)
+    converted = convert(system, trained.size, rules, settings)
+    scene = network_settings(system, trained, patch_size(clips, trained, settings), rules)
     if settings.precision != "fp32":
-        model = reduce_network(fp32, settings.precision, _windows(clips, scene, settings), settings.calibration)
-    scene = with_means(scene, model, parts, settings)
-    runs = network_method(method, scene, model)
+        converted = reduced(converted, scene, clips, settings)
+    scene = with_means(scene, converted, parts, settings)
+    runs = network_method(method, scene, converted)
     calibration = calibrate_network(runs, parts, scene, settings)
-    members = network_members(clips[0], runs, scene, model, calibration, settings, trained)
-    return write_bundle(out, members, describe(name or out.stem, method, settings, trained, len(clips)))
+    members = network_members(clips[0], runs, scene, converted, calibration, settings, trained)
+    return write_bundle(out, members, describe(name or out.stem, method, settings, trained, len(clips), converted, members))
+
+
+def convert(system: System, size: tuple[int, int], rules: Mapping[str, MemoryRead], settings: BuildSettings) -> Converted:
+    """The network in fp32: one graph, or two with banks between them where there are rules for its memories."""
+    if not rules:
+        return Converted({ROLE: export_network(system, size)}, {})
+    network, decoder = export_halves(system, size)
+    return Converted({ROLE: network, DECODER: decoder}, stored_items(system, settings.vectors))
+
+
+def reduced(converted: Converted, scene: NetworkSettings, clips: Sequence[Clip], settings: BuildSettings) -> Converted:
+    """The same in the precision of the settings; the decoder's ranges are those behind the reduced network."""
+    models = dict(converted.models)
+    windows = ({FRAMES: window} for window in _windows(clips, scene, settings))
+    models[ROLE] = reduce_network(models[ROLE], settings.precision, windows, settings.calibration)
+    memories = converted.network(scene).memories
+    if memories:
+        session = load("backends", "onnxruntime", Backend)(models[ROLE], threads=2)
+        windows = ({FRAMES: window} for window in _windows(clips, scene, settings))
+        inputs = decoder_inputs(session, memories, windows)
+        models[DECODER] = reduce_network(models[DECODER], settings.precision, inputs, settings.calibration)
+    return replace(converted, models=models)
 
 
 def check_footage(clips: Sequence[Clip], trained: Trained, fps: float | None) -> None:
@@ -129,8 +170,11 @@ def patch_size(clips: Sequence[Clip], trained: Trained, settings: BuildSettings)
     return max(4, round(side * x)), max(4, round(side * y))
 
 
-def network_settings(system: System, trained: Trained, window: tuple[int, int]) -> NetworkSettings:
-    """What the runtime has to know of the network, but for the means. window: (width, height) of a patch."""
+def network_settings(
+    system: System, trained: Trained, window: tuple[int, int], rules: Mapping[str, MemoryRead] | None = None
+) -> NetworkSettings:
+    """What the runtime has to know of the network, but for the means. window: (width, height) of a patch; rules: how the
+    memories in banks are read."""
     found = outputs_of(system, trained.size)
     width, height = window
     return NetworkSettings(
@@ -143,18 +187,20 @@ def network_settings(system: System, trained: Trained, window: tuple[int, int]) 
         values=tuple(name for name in system.values if name in found),
         every=system.every,
         patches=Patches(width, height, max(1, width // 4), max(1, height // 4)),
+        memories=dict(rules or {}),
     )
 
 
-def network_method(method: str, scene: NetworkSettings, model: bytes) -> NetworkMethod:
+def network_method(method: str, scene: NetworkSettings, converted: Converted) -> NetworkMethod:
     """The runtime's own method over the network, on the reference backend."""
-    backend = load("backends", "onnxruntime", Backend)
-    return load("methods", method, NetworkMethod)(scene, Network(backend(model, threads=2), scene))  # type: ignore[type-abstract]
+    return load("methods", method, NetworkMethod)(scene, converted.network(scene))  # type: ignore[type-abstract]
 
 
-def with_means(scene: NetworkSettings, model: bytes, parts: Sequence[Part], settings: BuildSettings) -> NetworkSettings:
+def with_means(
+    scene: NetworkSettings, converted: Converted, parts: Sequence[Part], settings: BuildSettings
+) -> NetworkSettings:
     """The settings with the mean error of every output over the parts."""
-    network = Network(load("backends", "onnxruntime", Backend)(model, threads=2), scene)
+    network = converted.network(scene)
     window = Window(scene)
     sums: dict[str, list[float]] = {name: [] for name in scene.targets}
     for part in progress(parts, "measure errors", len(parts)):
@@ -212,20 +258,24 @@ def network_members(
     clip: Clip,
     runs: NetworkMethod,
     scene: NetworkSettings,
-    model: bytes,
+    converted: Converted,
     calibration: Calibration,
     settings: BuildSettings,
     trained: Trained,
 ) -> dict[str, bytes]:
     """Every member but the manifest; each says what it belongs to (`edge_vad.manifest`)."""
     preprocessing = canonical_json(to_plain(scene))
-    bound = {"features": fingerprint({ROLE: model}, preprocessing), "banks": bank_hashes({})}
+    features = fingerprint(converted.models, preprocessing)
+    banks = {name: tensorfile.save(arrays, {"features": features}) for name, arrays in converted.banks.items()}
+    bound = {"features": features, "banks": bank_hashes(banks)}
     scoring = {"calibration": to_plain(calibration), "events": to_plain(settings.events), "period_s": scene.period_s}
     calibrated = canonical_json({**scoring, **bound})
     frames = list(islice(processed(clip, scene.stride, settings.fps), N_GOLDEN))
     golden = golden_of(runs, frames, scene.period_s, calibration, settings)
     return {
-        FILE: model,
+        **{model_file(role): model for role, model in converted.models.items()},
+        **{bank_file(bank): data for bank, data in banks.items()},
+        **search_graphs(converted.banks, banks, settings),
         PREPROCESSING: preprocessing,
         CALIBRATION: calibrated,
         GOLDEN: tensorfile.save(golden, {**bound, "calibration": sha256(calibrated)}),
@@ -233,16 +283,35 @@ def network_members(
     }
 
 
-def describe(name: str, method: str, settings: BuildSettings, trained: Trained, n_clips: int) -> dict[str, Any]:
+def model_file(role: str) -> str:
+    """Member name of a graph."""
+    return f"{role}/{role}.onnx"
+
+
+def describe(
+    name: str,
+    method: str,
+    settings: BuildSettings,
+    trained: Trained,
+    n_clips: int,
+    converted: Converted,
+    members: Collection[str],
+) -> dict[str, Any]:
     """The manifest's own words."""
+    shapes = {bank: Stored(arrays).shape for bank, arrays in converted.banks.items()}
     return {
         "name": name,
         "serial": settings.serial,
         "compatible": settings.compatible,
         "method": method,
         "written_by": f"edge-vad {edge_vad.__version__}",
-        "models": {ROLE: {"file": FILE, "name": method, "precision": settings.precision}},
-        "banks": {},
-        "indexes": {},
+        "models": {
+            role: {"file": model_file(role), "name": method, "precision": settings.precision} for role in converted.models
+        },
+        "banks": {
+            bank: {"file": bank_file(bank), "rows": rows, "dimensions": dimensions, "vectors": settings.vectors}
+            for bank, (rows, dimensions) in shapes.items()
+        },
+        "indexes": {bank: {"file": index_file(bank)} for bank in shapes if index_file(bank) in members},
         "footage": {"clips": n_clips, "frames_processed": trained.n_windows, "ratio": 1.0},
     }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from edge_vad.converters.encoders import OPSET, quiet
 from edge_vad.converters.half_precision import half_precision
-from edge_vad.converters.quantisation import Calibration, Precision, quantize_model
+from edge_vad.converters.quantisation import Calibration, Precision, quantize_network
 from edge_vad.converters.system import System
 from edge_vad.converters.torch_export import without_traces
 from torch import Tensor, nn
@@ -23,19 +23,20 @@ from edge_vad.types import Float32
 
 log = logging.getLogger(__name__)
 
+Part = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 TOLERANCE = 1e-4  # of the graph's outputs against torch's, which lie in -1..1
 
 
 class _Exported(nn.Module):
-    """A system whose outputs come in a fixed order."""
+    """A part of a system, whose inputs and outputs come in a fixed order."""
 
-    def __init__(self, system: System, outputs: list[str]) -> None:
+    def __init__(self, system: System, part: Part, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         super().__init__()
         self.system = system
-        self._outputs = outputs
+        self._part, self._inputs, self._outputs = part, inputs, outputs
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
-        found = self.system(frames)
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        found = self._part(dict(zip(self._inputs, values, strict=True)))
         return tuple(found[name] for name in self._outputs)
 
 
@@ -50,49 +51,70 @@ def export_network(system: System, size: tuple[int, int]) -> bytes:
 
     Raises NetworkError where the graph does not compute what torch computes, within 1e-4.
     """
+    return _export(system, lambda found: system(found[FRAMES]), _windows(system, size))
+
+
+def export_halves(system: System, size: tuple[int, int]) -> tuple[bytes, bytes]:
+    """The same as two graphs, for a system with memories: up to their queries, and from what is read of them on."""
+    frames = _windows(system, size)
+    with torch.inference_mode():
+        queries = system.encode(frames[FRAMES])
+        read = {name: memory(queries[name])[0] for name, memory in system.memories.items()}
+    encoder = _export(system, lambda found: system.encode(found[FRAMES]), frames)
+    return encoder, _export(system, system.decode, queries | read)
+
+
+def _windows(system: System, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Two windows of noise."""
+    shape = (2, system.n_frames, 3, size[1], size[0])
+    return {FRAMES: torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32))}
+
+
+def _export(system: System, part: Part, inputs: dict[str, Tensor]) -> bytes:
+    """ONNX of a part of a system, traced and checked on ``inputs`` by name."""
     require("onnxscript", "onnxscript", "exporting a network")
-    outputs = outputs_of(system, size)
-    exported = _Exported(system, outputs).eval()
-    generator = np.random.default_rng(0)
-    frames = generator.uniform(-1, 1, (2, system.n_frames, 3, size[1], size[0])).astype(np.float32)
+    with torch.inference_mode():
+        outputs = list(part(inputs))
+    exported = _Exported(system, part, list(inputs), outputs).eval()
+    batch = {0: torch.export.Dim("n", min=1, max=1024)}
     try:
         with quiet(), torch.inference_mode():
             program = torch.onnx.export(
                 exported,
-                (torch.from_numpy(frames),),
+                tuple(inputs.values()),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=[FRAMES],
+                input_names=list(inputs),
                 output_names=outputs,
-                dynamic_shapes=({0: torch.export.Dim("n", min=1, max=1024)},),
+                dynamic_shapes=((batch,) * len(inputs),),
                 verbose=False,
             )
     except Exception as error:
         raise NetworkError(f"torch cannot export the network: {str(error).strip().splitlines()[0]}") from error
     model = bytes(without_traces(program.model_proto).SerializeToString(deterministic=True))
-    _check(model, exported, outputs, frames)
+    _check(model, part, inputs)
     return model
 
 
-def _check(model: bytes, exported: _Exported, outputs: list[str], frames: Float32) -> None:
+def _check(model: bytes, part: Part, inputs: dict[str, Tensor]) -> None:
     with torch.inference_mode():
-        expected = dict(zip(outputs, exported(torch.from_numpy(frames)), strict=True))
-    found = load("backends", "onnxruntime", Backend)(model).run({FRAMES: frames})
-    for name in outputs:
-        wanted = expected[name].numpy()
+        expected = part(inputs)
+    found = load("backends", "onnxruntime", Backend)(model).run({name: value.numpy() for name, value in inputs.items()})
+    for name, values in expected.items():
+        wanted = values.numpy()
         error = float(np.abs(found[name] - wanted).max()) / max(1.0, float(np.abs(wanted).max()))
         if not error <= TOLERANCE:
             raise NetworkError(f"the exported graph differs from torch by {error:.2g} in {name!r} (allowed: {TOLERANCE:g})")
 
 
-def reduce_network(model: bytes, precision: Precision, windows: Iterable[Float32], calibration: Calibration) -> bytes:
-    """The network in another precision. windows: (1, n_frames, 3, h, w) float32 of normal footage, for INT8."""
+def reduce_network(
+    model: bytes, precision: Precision, inputs: Iterable[dict[str, Float32]], calibration: Calibration
+) -> bytes:
+    """The network in another precision. inputs: of single runs on normal footage, by name, for INT8."""
     if precision == "fp32":
         return model
     onnx = require("onnx", "onnx", "a precision")
     loaded: Any = onnx.load_model_from_string(model)
-    if precision == "fp16":
-        reduced = half_precision(loaded, "the network")
-    else:
-        reduced = quantize_model(loaded, ({FRAMES: window} for window in windows), calibration)
+    half = precision == "fp16"
+    reduced = half_precision(loaded, "the network") if half else quantize_network(loaded, iter(inputs), calibration)
     return bytes(reduced.SerializeToString(deterministic=True))

@@ -32,14 +32,14 @@ from edge_vad.manifest import (
     sha256,
 )
 from edge_vad.methods.base import Method
-from edge_vad.methods.videopatchcore import BankSearch, VideoPatchCore, bank_sums
+from edge_vad.methods.videopatchcore import BankSearch, VideoPatchCore
 from edge_vad.object_detector import ObjectDetector
 from edge_vad.plugins import load
 from edge_vad.sampling import decimate
 from edge_vad.streams import Extractor, Settings
 from edge_vad.strict import to_plain
 from edge_vad.types import Frame, UInt8
-from edge_vad.vectors import Stored, expand
+from edge_vad.vectors import Stored, bank_sums, expand
 
 METHOD = "videopatchcore"
 GOLDEN_FRAMES, GOLDEN_STRANGE, GOLDEN_HEIGHT = 8, 4, 60
@@ -66,7 +66,7 @@ def bundle_members(
     return {
         **{f"{role}/{role}.onnx": data for role, data in models.items()},
         **{bank_file(name): data for name, data in banks.items()},
-        **_graphs(stored, banks, settings),
+        **search_graphs(stored, banks, settings),
         PREPROCESSING: preprocessing,
         CALIBRATION: calibrated,
         GOLDEN: tensorfile.save(golden, {**bound, "calibration": sha256(calibrated)}),
@@ -142,7 +142,7 @@ def indexed_banks(stored: Mapping[str, dict[str, np.ndarray]], settings: BuildSe
     return [name for name, arrays in stored.items() if len(arrays["rows"]) >= least]
 
 
-def _graphs(
+def search_graphs(
     stored: Mapping[str, dict[str, np.ndarray]], banks: Mapping[str, bytes], settings: BuildSettings
 ) -> dict[str, bytes]:
     """Search graphs of the large banks that find what exact search finds, by file."""

@@ -41,7 +41,7 @@ def spatial(generator: np.random.Generator, frames: UInt8) -> UInt8:
 
 
 def temporal(generator: np.random.Generator, differences: Float32) -> Float32:
-    """RGB differences (n, h, w, 3) float32 with the motion inside a mask displaced, turned and made stronger."""
+    """Sizes of RGB differences (n, h, w, 3) float32 with the motion inside a mask displaced, turned and made stronger."""
     cv2 = require("cv2", "opencv-python-headless", "pseudo-anomalies")
     height, width = differences.shape[1:3]
     mask = random_mask(generator, height, width)[..., None]

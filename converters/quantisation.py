@@ -24,6 +24,7 @@ Precision = Literal["int8", "fp16", "fp32"]
 Calibration = Literal["minmax", "percentile", "entropy"]
 Quantizer = Literal["onnxruntime", "nncf"]
 
+NETWORK_OPERATORS = ("Add", "Clip", "Concat", "Conv", "DepthToSpace", "Relu")
 MIN_COSINE = {"int8": 0.9, "fp16": 0.999}
 PERCENTILE = 99.99  # of an activation's values that its range holds
 # ONNX Runtime's own 128 bins leave the search for the least entropy one candidate; its time grows with the square of them.
@@ -140,21 +141,48 @@ def _compared(fp32: OnnxEncoder, model: Any, pictures: Sequence[UInt8], precisio
     return OnnxEncoder(data, fp32.preprocessing, fp32.licence), mean
 
 
-def quantize_model(model: Any, inputs: Iterator[dict[str, Float32]], calibration: Calibration) -> Any:
+def quantize_network(model: Any, inputs: Iterator[dict[str, Float32]], calibration: Calibration) -> Any:
+    """INT8 of a trained network: only what gains by it. inputs: as of `quantize_model`.
+
+    Its transposed convolutions are half of its time and become convolutions. In floats stay convolutions over time, which
+    ONNX Runtime computes more slowly in integers, and memories: the shares of hundreds of items are smaller than 1 / 255.
+    """
+    from edge_vad.converters.subpixel import without_transposed
+
+    made = without_transposed(model)
+    kernels = {tensor.name: len(tensor.dims) for tensor in made.graph.initializer}
+    over_time = [node.name for node in made.graph.node if node.op_type == "Conv" and kernels.get(node.input[1]) != 4]
+    return quantize_model(made, inputs, calibration, NETWORK_OPERATORS, over_time)
+
+
+def quantize_model(
+    model: Any,
+    inputs: Iterator[dict[str, Float32]],
+    calibration: Calibration,
+    operators: Sequence[str] | None = None,
+    excluded: Sequence[str] = (),
+) -> Any:
     """Static quantisation by ONNX Runtime: activations uint8 per tensor, weights int8 per channel.
 
-    inputs: of normal footage, by the name of the graph's input. The steps of ONNX Runtime's `quantize_static`, which keeps
-    all histogram values in memory and has no `num_bins`.
+    inputs: of normal footage, by the name of the graph's input. operators: that are quantised, all that can be by default.
+    excluded: names of nodes that stay in floats. The steps of ONNX Runtime's `quantize_static`, which keeps all histogram
+    values in memory and has no `num_bins`.
     """
     with quiet():
-        return _quantize_with_onnxruntime(model, inputs, calibration)
+        return _quantize_with_onnxruntime(model, inputs, calibration, operators, excluded)
 
 
-def _quantize_with_onnxruntime(model: Any, inputs: Iterator[dict[str, Float32]], calibration: Calibration) -> Any:
+def _quantize_with_onnxruntime(
+    model: Any,
+    inputs: Iterator[dict[str, Float32]],
+    calibration: Calibration,
+    operators: Sequence[str] | None,
+    excluded: Sequence[str],
+) -> Any:
     onnx = require("onnx", "onnx", "INT8 quantisation")
     quantization = require("onnxruntime.quantization", "onnxruntime", "INT8 quantisation")
     registry = require("onnxruntime.quantization.registry", "onnxruntime", "INT8 quantisation")
-    operators = sorted({*registry.QLinearOpsRegistry, *registry.QDQRegistry})
+    operators = operators or sorted({*registry.QLinearOpsRegistry, *registry.QDQRegistry})
     ranges = _ranges(onnx, quantization, model, inputs, calibration, operators)
     quantizer = quantization.QDQQuantizer(
         onnx.shape_inference.infer_shapes(model),
@@ -164,8 +192,8 @@ def _quantize_with_onnxruntime(model: Any, inputs: Iterator[dict[str, Float32]],
         activation_qType=quantization.QuantType.QUInt8,
         tensors_range=ranges,
         nodes_to_quantize=[],
-        nodes_to_exclude=[],
-        op_types_to_quantize=operators,
+        nodes_to_exclude=list(excluded),
+        op_types_to_quantize=list(operators),
         extra_options={},
     )
     quantizer.quantize_model()

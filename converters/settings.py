@@ -29,7 +29,8 @@ class BuildSettings:
     its bank out (object_NAME: of detector boxes, half of NAME's where not given). window_s: seconds that the score is
     averaged over. budget_per_hour: false alarms that the threshold is set for. index: whether banks are delivered with a
     search graph (auto: the large ones). serial: grows with every release for a site, so that a device refuses older ones.
-    compatible: the devices it is for, empty for all.
+    compatible: the devices it is for, empty for all. memory_read: whether the memory of a trained network lies in its graph
+    or in a bank; top_k: items that the bank finds for a query (default 8).
     """
 
     encoder_name: str = "efficientnet_lite0"
@@ -52,6 +53,8 @@ class BuildSettings:
     index: Literal["auto", "always", "never"] = "auto"
     serial: int = 1
     compatible: str = ""
+    memory_read: Literal["graph", "bank"] = "graph"
+    top_k: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
@@ -60,6 +63,9 @@ class BuildSettings:
         check_range(1, 1000, stride=self.stride)
         check_range(1e-9, 1e12, budget_per_hour=self.budget_per_hour)
         check_range(1e-3, 3600, window_s=self.window_s)
+        check_range(1, 1_000_000, top_k=self.top_k)
+        if self.top_k is not None and self.memory_read != "bank":
+            raise ValueError("top_k says how many items a bank finds: set memory_read to bank, or leave it out")
         if self.serial < 0:
             raise ValueError(f"serial must not be negative, not {self.serial}")
         for name in self.weights:

@@ -1,6 +1,6 @@
 """STPAG (document 002): two 3-D autoencoders, of frames and of motion, trained against pseudo-anomalies; a discriminator.
 
-Motion is the RGB difference in the place of optical flow. A pseudo-anomaly goes in, the normal clip is what has to come out,
+Motion is the size of the RGB difference in the place of optical flow: speed shows as how much of it there is. A pseudo-anomaly goes in, the normal clip is what has to come out,
 so that what is not normal is reconstructed badly. The discriminator judges features of the default embedded encoder in the
 place of ViFi-CLIP's, which no small device runs.
 """
@@ -27,7 +27,7 @@ ENCODER_CHANNELS = 112  # of the last layer of EfficientNet-Lite0 that is used
 FEATURES, HIDDEN = 512, 128  # table 1
 SPATIAL, TEMPORAL = 0.4, 0.5  # p_s, p_t (figure 4)
 LENGTH = 8  # frames of a clip; the document has 16
-GAIN = 4.0  # of the RGB difference, which is small beside the pictures that the same layers were made for
+CELL = 8  # pixels: motion is also compared in sum over cells, as in maam.py
 DISCRIMINATION = 0.01
 LOGIT = 12.0  # odds stay numbers
 
@@ -41,7 +41,7 @@ class Stpag(System):
     fixed: ClassVar[tuple[str, ...]] = ("discriminator.encoder.",)
     targets: ClassVar[Mapping[str, Target]] = {
         "appearance": Target(1, LENGTH + 1),
-        "motion": Target(1, LENGTH + 1, "difference"),
+        "motion": Target(1, LENGTH + 1, "change", power=1),
     }
     values: ClassVar[tuple[str, ...]] = ("semantic",)
 
@@ -57,19 +57,21 @@ class Stpag(System):
         self._made_up: Tensor | None = None  # (b,): 1 where the clip holds a spatial pseudo-anomaly
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
-        clip, difference = frames[:, 1:], GAIN * (frames[:, 1:] - frames[:, :-1])
+        clip, change = frames[:, 1:], (frames[:, 1:] - frames[:, :-1]).abs()
         if self.training:
-            clip, difference = self._disturbed(clip, difference)
-        found = {"appearance": self.appearance(clip), "motion": self.motion(difference) / GAIN}
+            clip, change = self._disturbed(clip, change)
+        found = {"appearance": self.appearance(clip), "motion": self.motion(change)}
         if self.discriminator is not None:
             found["semantic"] = self.discriminator(clip[:, -1])
         return found
 
     def losses(self, frames: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Squared errors to the clip as it was before anything was made up; cross entropy of the discriminator."""
+        change = found["motion"].flatten(0, 1), self.wanted("motion", frames).flatten(0, 1)
         parts = {
             "appearance": functional.mse_loss(found["appearance"], self.wanted("appearance", frames)),
-            "motion": GAIN * functional.mse_loss(found["motion"], self.wanted("motion", frames)),
+            "motion": functional.l1_loss(*change),
+            "energy": functional.l1_loss(*(functional.avg_pool2d(one, CELL) for one in change)),
         }
         if self._made_up is not None and "semantic" in found:
             odds = found["semantic"][:, 0].log()
@@ -77,10 +79,10 @@ class Stpag(System):
         return parts
 
     @torch.no_grad()
-    def _disturbed(self, clip: Tensor, difference: Tensor) -> tuple[Tensor, Tensor]:
-        """Some of the clips and differences (b, k, 3, h, w) with a pseudo-anomaly in them."""
+    def _disturbed(self, clip: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        """Some of the clips and their changes (b, k, 3, h, w) with a pseudo-anomaly in them."""
         generator = np.random.default_rng(int(torch.randint(2**31, ())))  # follows torch's seed
-        clip, difference = clip.clone(), difference.clone()
+        clip, change = clip.clone(), change.clone()
         chosen = generator.random((len(clip), 2)) < (self._spatial, self._temporal)
         for i, (spatial, temporal) in enumerate(chosen):
             if spatial:
@@ -88,9 +90,9 @@ class Stpag(System):
                 made = pseudo_anomalies.spatial(generator, _to_numpy(pixels))
                 clip[i] = _from_numpy(made).to(clip) / 127.5 - 1
             if temporal:
-                difference[i] = _from_numpy(pseudo_anomalies.temporal(generator, _to_numpy(difference[i]))).to(difference)
+                change[i] = _from_numpy(pseudo_anomalies.temporal(generator, _to_numpy(change[i]))).to(change)
         self._made_up = torch.from_numpy(chosen[:, 0].astype(np.float32)).to(clip.device)
-        return clip, difference
+        return clip, change
 
 
 class _Autoencoder(nn.Module):

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from edge_vad.converters.memory_module import MemoryModule
 from torch import Tensor, nn
 
 from edge_vad.networks import Target
@@ -31,6 +32,10 @@ class System(nn.Module, ABC):
     epoch_done()           after every epoch: what the next one depends on.
     transient()            name -> tensor: what an epoch gathers beside parameters and buffers, for a checkpoint within it.
     restore(kept)          takes back what `transient` gave.
+    memories               name -> memory, where a bank may search them on the device: the network is then exported in two
+                           halves, `encode` and `decode`.
+    encode(frames)         name -> (b, c, h, w): the queries of every memory by its name, and what else decoding needs.
+    decode(found)          the same, with what was read of every memory in the place of its queries -> what `forward` gives.
 
     Whatever is random is drawn from torch's own generator, which is seeded before every step: training can then be resumed.
     """
@@ -48,6 +53,19 @@ class System(nn.Module, ABC):
     @abstractmethod
     def losses(self, frames: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weighted parts of the loss of the outputs ``found`` of ``frames``."""
+
+    @property
+    def memories(self) -> Mapping[str, MemoryModule]:
+        """The memories by name; none where the network is exported as a whole only."""
+        return {}
+
+    def encode(self, frames: Tensor) -> dict[str, Tensor]:
+        """The part of `forward` before the memories."""
+        raise NotImplementedError
+
+    def decode(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The part of `forward` behind the memories."""
+        raise NotImplementedError
 
     def step_done(self) -> None:
         """Called after every optimiser step."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_vad import spans
-from edge_vad.anomaly_map import anomaly_map
+from edge_vad.anomaly_map import anomaly_map, score_map
 from edge_vad.backends.base import Backend, load_backend
 from edge_vad.batch import Steps, run_alone
 from edge_vad.bundle import Bundle, read_bundle
@@ -21,7 +23,7 @@ from edge_vad.methods.base import Method, Observation
 from edge_vad.plugins import available, load
 from edge_vad.profile import Profile, load_profile
 from edge_vad.strict import check_range, from_plain
-from edge_vad.types import Event, Frame, Region, Result
+from edge_vad.types import Event, Float32, Frame, Region, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,12 @@ class Detector:
         events: list[Event] = []
         if self._scorer.is_warm(frame.timestamp):
             events = self._tracker.update(frame.index, frame.timestamp, score, components, _above(regions))
-        picture = anomaly_map(frame.image.shape[:2], regions, observation.maps)
+        picture = self._map(frame, regions, observation)
         stage_ms = {**observation.stage_ms, "scoring": (time.thread_time_ns() - start) / 1e6}
         if recorder is not None:
             recorder.end("scoring")
-        self._last = Result(frame.index, frame.timestamp, score, components, regions, picture, tuple(events), stage_ms)
+        raw = observation.components
+        self._last = Result(frame.index, frame.timestamp, score, components, regions, picture, tuple(events), stage_ms, raw)
         return self._last
 
     @property
@@ -143,6 +146,10 @@ class Detector:
         """Frames at the start of a stream whose score rests on less than the full window."""
         return round(self._calibration.window_s * fps)
 
+    def document(self, series: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64] | None:
+        """See `Method.document`: the score that the method's source gives a whole video, which no stream can have."""
+        return self._method.document(series)
+
     def finish(self) -> list[Event]:
         """End a running event: at the end of footage."""
         return self._tracker.finish()
@@ -158,7 +165,12 @@ class Detector:
         """A frame that is not processed carries the last score."""
         last = self._last
         assert last is not None
-        return Result(frame.index, frame.timestamp, last.score, last.components, last.regions, last.anomaly_map, (), {})
+        return replace(last, index=frame.index, timestamp=frame.timestamp, events=(), stage_ms={})
+
+    def _map(self, frame: Frame, regions: tuple[Region, ...], observation: Observation) -> Float32:
+        if observation.maps:
+            return score_map(observation.maps, self._calibration)
+        return anomaly_map(frame.image.shape[:2], regions)
 
     def _score_regions(self, observation: Observation) -> tuple[Region, ...]:
         """The regions with their scores, highest first: each as if it were alone in the frame."""

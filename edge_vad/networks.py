@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_vad.backends.base import Backend, checked_output
 from edge_vad.errors import BackendError
+from edge_vad.memory_read import Memories, MemoryRead
 from edge_vad.patches import Patches
 from edge_vad.sampling import decimate, resize
 from edge_vad.strict import check_range
@@ -51,6 +52,7 @@ class NetworkSettings:
     frame. n_frames: of a window. every: processed frames per run of the network. targets: outputs that are pictures;
     values: outputs that are scores already, one number per window. patches: None scores whole frames. means: mean patch
     error of the outputs on normal footage, which brings them to one scale. share: of the appearance in a fused score.
+    memories: those that a bank searches; none where they lie in the network's graph.
     """
 
     image_size: tuple[int, int]
@@ -64,6 +66,7 @@ class NetworkSettings:
     patches: Patches | None = None
     means: dict[str, float] = field(default_factory=dict)
     share: float = 0.5
+    memories: dict[str, MemoryRead] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_range(16, 16384, image_width=self.image_size[0], image_height=self.image_size[1])
@@ -119,19 +122,25 @@ class Window:
 
 
 class Network:
-    """One network: windows in, outputs by name out."""
+    """One network: windows in, outputs by name out.
 
-    def __init__(self, session: Backend, settings: NetworkSettings) -> None:
-        """Raises BackendError where the session has not the outputs that the settings name."""
+    memories: None where the network is one graph; else what runs behind the session's.
+    """
+
+    def __init__(self, session: Backend, settings: NetworkSettings, memories: Memories | None = None) -> None:
+        """Raises BackendError where the network has not the outputs that the settings name."""
         self._session = session
         self._settings = settings
-        missing = {*settings.targets, *settings.values} - set(session.outputs)
+        self.memories = memories
+        missing = {*settings.targets, *settings.values} - set((memories or session).outputs)
         if missing:
             raise BackendError(f"the network has no output {sorted(missing)[0]!r}; build the bundle again")
 
     def __call__(self, window: Float32) -> dict[str, Float32]:
         """Pictures (k, 3, h, w) float32 by name, and values (1,), for a window (1, n, 3, h, w)."""
         outputs = self._session.run({FRAMES: window})
+        if self.memories:
+            outputs = self.memories(outputs)
         found = {name: checked_output(outputs, name, 5)[0] for name in self._settings.targets}
         for name, target in self._settings.targets.items():
             wanted = (target.stop - target.start, *window.shape[2:])

@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_vad.strict import check_range
 from edge_vad.types import Float32
+
+FADE = 0.1  # of a score, over a window beyond the last one: enough to order the cells there
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,25 @@ class Patches:
         """The window behind an element of `means`: x0, y0, x1, y1 in pixels of the error map."""
         x, y = column * self.step_x, row * self.step_y
         return x, y, x + self.width, y + self.height
+
+    def spread(self, scores: Float32, size: tuple[int, int]) -> Float32:
+        """Scores of all windows (rows, columns) as a map (h, w) whose cells divide a picture of ``size`` (width, height) evenly.
+
+        A cell has the score of the window whose centre is nearest, so that the map's maximum lies where the worst window does.
+        Windows stop half their size before the border: cells there have a little less than the window beside them.
+        """
+        rows, fade_y = _nearest(size[1], min(self.height, size[1]), self.step_y, scores.shape[0])
+        columns, fade_x = _nearest(size[0], min(self.width, size[0]), self.step_x, scores.shape[1])
+        return np.asarray(scores[rows][:, columns] * np.minimum(fade_y[:, None], fade_x), dtype=np.float32)
+
+
+def _nearest(length: int, window: int, step: int, n_windows: int) -> tuple[NDArray[np.intp], Float32]:
+    """For cells of at most a step along a side of the picture: the nearest window, and 1, or less beyond the last ones."""
+    n_cells = -(-length // step)
+    at = ((np.arange(n_cells) + 0.5) * length / n_cells - window / 2) / step
+    nearest = np.clip(np.floor(at + 0.5), 0, n_windows - 1)  # np.round would leave every other window out where all are ties
+    beyond = np.maximum(np.abs(at - nearest) - 0.5, 0) * step / window
+    return nearest.astype(np.intp), (1 - FADE * np.minimum(beyond, 1)).astype(np.float32)
 
 
 def worst(scores: Float32) -> tuple[int, int]:

@@ -39,7 +39,7 @@ MEANING = {
     "store.confirm_s": "seconds of scored frames that confirm a new bundle",
     "store.self_test_s": "limit of the self-test's own process, seconds",
     "store.self_test_mb": "the same for its memory, MB",
-    "budget.fps": "processed frames per second, at least (1000 / p50 of the wall time)",
+    "budget.fps": "processed frames per second, at least (1000 / mean of the wall time)",
     "budget.p95_ms": "wall time of a processed frame that 95 % must not exceed",
     "budget.memory_mb": "peak resident memory of the process",
     "budget.temperature_c": "hottest reading, degrees Celsius",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -81,6 +82,7 @@ class Result:
     anomaly_map: (h, w) float32 on the method's grid, in the unit of ``score``; 0 where nothing was scored.
     events: events that started or ended with this frame (empty most of the time).
     stage_ms: CPU milliseconds of the processing thread, by stage.
+    raw: the method's components before calibration, by name; NaN where too little past is known.
     """
 
     index: int
@@ -91,3 +93,4 @@ class Result:
     anomaly_map: Float32
     events: tuple[Event, ...]
     stage_ms: dict[str, float]
+    raw: Mapping[str, float] = field(default_factory=dict)

@@ -44,7 +44,10 @@ def expand(arrays: Mapping[str, np.ndarray]) -> Float32:
 
 
 class Stored:
-    """Rows (m, c) at rest, unpacked where they are asked for: ``stored[100:200]``, ``stored[[7, 3]]`` are float32."""
+    """Rows (m, c) at rest, unpacked where they are asked for: ``stored[100:200]``, ``stored[[7, 3]]`` are float32.
+
+    lengths: (m,) float32, what rows of length 1 had before, where they were stored with it (the items of a memory).
+    """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Raises ValueError when an array is missing, of another shape or type, or holds what is no finite number."""
@@ -53,6 +56,11 @@ class Stored:
             raise ValueError("no array 'rows' of two dimensions")
         self._codes, self._arrays = codes, arrays
         self.shape = (codes.shape[0], self._width())
+        self.lengths = arrays.get("lengths")
+        if self.lengths is not None:
+            _check(self.lengths, "length")
+            if self.lengths.shape != codes.shape[:1] or self.lengths.min(initial=0) < 0:
+                raise ValueError("the lengths of the rows are not one number per row, or below 0")
         if 4 * self.shape[0] * self.shape[1] > MAX_EXPANDED:
             raise ValueError(f"{self.shape[0]} x {self.shape[1]} rows are more than {MAX_EXPANDED >> 20} MB")
 
@@ -92,6 +100,22 @@ def blocks(rows: Float32 | Stored) -> Iterator[Float32]:
     """Rows (m, c) part by part in float32."""
     for start in range(0, len(rows), BLOCK_ROWS):
         yield rows[start : start + BLOCK_ROWS]
+
+
+def bank_sums(rows: Float32 | Stored) -> Float32:
+    """Means, root mean squares, and means weighted by the place, of the columns of rows (m, c) -> (3, c).
+
+    Golden frames come near few rows of a bank; this sees every one that is read wrongly or exchanged.
+    """
+    sums = np.zeros((3, rows.shape[1]))
+    start = 0
+    for block in blocks(rows):
+        place = (np.arange(start, start + len(block)) + 0.5) / len(rows)
+        square = np.einsum("ij,ij->j", block, block, dtype=np.float64)
+        sums += [block.sum(axis=0, dtype=np.float64), square, np.einsum("i,ij->j", place, block)]
+        start += len(block)
+    mean, square, weighted = sums / len(rows)
+    return np.stack([mean, np.sqrt(square), weighted]).astype(np.float32)
 
 
 def _check(values: NDArray[Any], name: str) -> None:

@@ -83,6 +83,31 @@ def tiny_bundle(footage: Path, tiny_encoder: Path) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def network_footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip that the frozen networks were trained on, and the one that was held out."""
+    folder = tmp_path_factory.mktemp("network_footage")
+    for seed in (tiny.TRAINED[0], tiny.HELD_OUT):
+        tiny.write_clip(folder / f"{seed}", tiny.N_TRAINED, seed=seed)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def network_bundle(network_footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """By method: the fp32 bundle of its frozen network, built once."""
+    from edge_vad.cli import main
+
+    folder = tmp_path_factory.mktemp("networks")
+
+    def built(method: str) -> Path:
+        out = folder / f"{method}.evb"
+        if not out.exists():
+            assert main(tiny.network_arguments(method, network_footage, out)) == 0
+        return out
+
+    return built
+
+
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., tiny.Outcome]:
     """Runs one command line in this process; native libraries' own chatter on standard error is caught too."""

@@ -183,6 +183,6 @@ def test_plug_ins_are_one_class_in_one_file(kind: str) -> None:
             n
             for n in tree.body
             if isinstance(n, ast.ClassDef)
-            and {"Backend", "Bank", "Camera", "Method", "Sink"} & {ast.unparse(b) for b in n.bases}
+            and any(ast.unparse(base).endswith(("Backend", "Bank", "Camera", "Method", "Sink")) for base in n.bases)
         ]
         assert len(plug_ins) == 1 and ast.get_docstring(plug_ins[0])

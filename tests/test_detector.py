@@ -72,6 +72,36 @@ def test_frames_between_processed_ones_carry_the_last_score() -> None:
     assert results[4].regions == results[3].regions and results[4].stage_ms == {}
 
 
+def test_a_result_has_the_raw_components_also_between_processed_frames() -> None:
+    detector, _ = scripted({0: 1.0, 3: np.nan, 6: 2.0}, period_s=0.3)
+    raw = [detector.process(blank(i)).raw for i in range(8)]
+    expected = [np.exp(1.0)] * 3 + [np.nan] * 3 + [np.exp(2.0)] * 2
+    assert np.allclose([r["a"] for r in raw], expected, equal_nan=True) and all(set(r) == {"a"} for r in raw)
+
+
+class Mapped(Scripted):
+    """A map in the place of regions; nothing before the second frame."""
+
+    def observe(self, frame: Frame) -> Observation:
+        if frame.index == 0:
+            return Observation({"a": np.nan})
+        values = np.exp(np.array([[0, 1], [self.raw[frame.index], -9]], dtype=np.float32))
+        return Observation({"a": float(values.max())}, maps={"a": values})
+
+
+def test_the_map_of_a_method_is_in_the_unit_of_the_score() -> None:
+    detector = Detector(Mapped({1: 2.0, 2: 5.0}), CALIBRATED, EventSettings(), 0.1)
+    first, *results = [detector.process(blank(i)) for i in range(3)]
+    assert not first.anomaly_map.any() and first.score == 0 and np.isnan(first.raw["a"])
+    for result, score in zip(results, (1.0, 2.5), strict=True):
+        assert result.score == pytest.approx(score)
+        assert np.allclose(result.anomaly_map, [[0, 0.5], [score, 0]])
+
+
+def test_a_method_without_a_document_has_no_such_score() -> None:
+    assert scripted({})[0].document({"a": np.ones(3)}) is None
+
+
 def test_an_event_is_told_once() -> None:
     detector, _ = scripted({2: 3.0, 3: 3.0}, period_s=0.2)
     events = [(i, event.kind) for i in range(12) for event in detector.process(blank(i)).events]

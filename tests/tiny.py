@@ -16,6 +16,8 @@ from edge_vad.cameras.synthetic import SyntheticStreet
 from edge_vad.types import Frame, UInt8
 
 SIZE = (180, 120)
+NETWORKS = Path(__file__).parent / "fixtures" / "networks"  # trained by make_networks.py beside them
+TRAINED, HELD_OUT, N_TRAINED = (21, 22, 23, 24, 25), 23, 200  # seeds and frames of the clips that they saw; one was held out
 
 
 @dataclass(frozen=True)
@@ -93,3 +95,10 @@ def build_arguments(normal: Path, out: Path, encoder: Path, *more: str) -> list[
     """A build that takes a second."""
     said = ["build", "--normal", str(normal), "--out", str(out), "--encoder", str(encoder), "--taps", "fine,coarse"]
     return [*said, "--precision", "fp32", "--ratio", "0.05", *more]
+
+
+def network_arguments(method: str, normal: Path, out: Path, *more: str) -> list[str]:
+    """A build from one of the frozen networks."""
+    weights = str(NETWORKS / f"{method}.safetensors")
+    said = ["build", "--method", method, "--weights", weights, "--normal", str(normal), "--out", str(out)]
+    return [*said, "--precision", "fp32", *more]

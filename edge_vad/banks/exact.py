@@ -9,6 +9,8 @@ from edge_vad.banks.base import Bank
 from edge_vad.types import Float32
 from edge_vad.vectors import Stored, blocks
 
+FEW = 16  # up to so many neighbours, a search for the smallest after the other is faster than a partition
+
 
 class ExactBank(Bank):
     """Brute force, fused: |q - r|^2 = |q|^2 - 2 q r + |r|^2 block by block; no full distance matrix is ever made."""
@@ -56,8 +58,21 @@ def _merge(best: Float32, ids: NDArray[np.int64], block: Float32, start: int) ->
         best[closer, 0] = distance[closer]
         ids[closer, 0] = nearest[closer] + start
         return
-    distances = np.concatenate([best, block], axis=1)
-    numbers = np.concatenate([ids, np.broadcast_to(np.arange(start, start + block.shape[1]), block.shape)], axis=1)
+    near = _nearest(block, min(k, block.shape[1]))
+    distances = np.concatenate([best, np.take_along_axis(block, near, axis=1)], axis=1)
+    numbers = np.concatenate([ids, near + start], axis=1)
     order = np.argsort(distances, axis=1, kind="stable")[:, :k]
     best[:] = np.take_along_axis(distances, order, axis=1)
     ids[:] = np.take_along_axis(numbers, order, axis=1)
+
+
+def _nearest(block: Float32, k: int) -> NDArray[np.int64]:
+    """Columns (n, k) of the k smallest values of each row of a block (n, b), in their order."""
+    if k > FEW:
+        return np.sort(np.argpartition(block, k - 1, axis=1)[:, :k], axis=1)
+    left, rows = block.copy(), np.arange(len(block))
+    near = np.empty((len(block), k), dtype=np.int64)
+    for i in range(k):
+        near[:, i] = left.argmin(axis=1)
+        left[rows, near[:, i]] = np.inf
+    return np.sort(near, axis=1)

@@ -103,7 +103,11 @@ def _check_matrix(parser: Parser, options: Namespace) -> None:
 def _matrix(options: Namespace, profile: Profile, bundles: Sequence[Bundle], outputs: Mapping[str, Path]) -> int:
     """One table of all settings; ReportError where none runs."""
     check_one_site(bundles)
-    settings = cells(len(bundles), profile.inference, Wanted(options.backends, options.threads, options.banks))
+    settings = cells(
+        [bool(bundle.bank_names) for bundle in bundles],
+        profile.inference,
+        Wanted(options.backends, options.threads, options.banks),
+    )
     frames, source = frames_for(bundles[0], options.source, options.fps)
     about_s = expected_s(len(settings), options.duration)
     sys.stderr.write(f"{len(settings)} settings, two rounds each: about {about_s / 60:.1f} minutes\n")

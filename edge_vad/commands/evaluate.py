@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from edge_vad.evaluation import (
     videos_dataset,
     write_report,
 )
+from edge_vad.evaluation.scores import Floats, back_filled
 from edge_vad.footage import Clip
 from edge_vad.progress import progress
 from edge_vad.types import Result
@@ -97,6 +98,8 @@ def score_clip(detector: Detector, clip: Clip, fps: float | None) -> ClipScores:
         for stage, ms in result.stage_ms.items():
             stages[stage] = stages.get(stage, 0.0) + ms
     names = sorted({name for result in results for name in result.components})
+    raw_names = sorted({name for result in results for name in result.raw})
+    raw = {n: np.array([r.raw.get(n, np.nan) for r in results], dtype=np.float64) for n in raw_names}
     return ClipScores(
         name=clip.name,
         path=clip.path,
@@ -106,7 +109,16 @@ def score_clip(detector: Detector, clip: Clip, fps: float | None) -> ClipScores:
         maps=[r.anomaly_map.astype(np.float16) for r in results],
         peaks=np.array([_peak(r, size) for r in results]),
         stage_ms=stages,
+        raw=raw,
+        document=_document(detector, raw),
     )
+
+
+def _document(detector: Detector, raw: Mapping[str, Floats]) -> Floats | None:
+    """The document's own score of a clip; None where there is none, or where a component never became known."""
+    series = {name: back_filled(values) for name, values in raw.items()}
+    known = {name: values for name, values in series.items() if values is not None}
+    return detector.document(known) if known and len(known) == len(series) else None
 
 
 def _peak(result: Result, size: tuple[int, int]) -> tuple[float, float]:

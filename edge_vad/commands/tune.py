@@ -20,7 +20,7 @@ from edge_vad.profiling.matrix_report import HEAD, facts, make_matrix_report, ta
 from edge_vad.profiling.measurement import WARM_UP
 from edge_vad.profiling.stock import frames_for
 from edge_vad.profiling.table import aligned
-from edge_vad.profiling.tuning import AT_ONCE, Tuned, changes, encoder_precision, tune, tuned_profile
+from edge_vad.profiling.tuning import Tuned, changes, is_trained, n_measured, precision_of, tune, tuned_profile
 
 MEASURE_S = 10.0
 OTHER_PRECISION = {"int8": "fp32", "fp32": "int8", "fp16": "int8"}
@@ -71,10 +71,13 @@ def _parse(arguments: Sequence[str]) -> Namespace:
 
 def _measured(options: Namespace, profile: Profile, bundles: Sequence[Bundle]) -> tuple[Tuned, dict[str, Any]]:
     """What was chosen, and a report of all that was measured."""
-    settings = cells(len(bundles), profile.inference, Wanted(options.backends, options.threads, options.banks))
+    settings = cells(
+        [bool(bundle.bank_names) for bundle in bundles],
+        profile.inference,
+        Wanted(options.backends, options.threads, options.banks),
+    )
     frames, source = frames_for(bundles[0], options.source, options.fps)
-    n_banks = len({cell.bank for cell in settings})
-    n_settings = len(settings) if len(settings) <= AT_ONCE or n_banks == 1 else len(settings) // n_banks + n_banks
+    n_settings = n_measured(settings)
     about_s = expected_s(n_settings, options.duration)
     sys.stderr.write(f"{n_settings} settings, two rounds each: about {about_s / 60:.1f} minutes\n")
     board = Board(profile.inference.device)
@@ -95,15 +98,16 @@ def _measured(options: Namespace, profile: Profile, bundles: Sequence[Bundle]) -
 
 def _advice(paths: Sequence[Path], bundles: Sequence[Bundle]) -> list[str]:
     """How to measure another precision too, where all bundles have the same."""
-    precisions = {encoder_precision(bundle) for bundle in bundles}
+    precisions = {precision_of(bundle) for bundle in bundles}
     [path, *_] = paths
     other = OTHER_PRECISION.get(min(precisions)) if len(precisions) == 1 else None
     if other is None:
         return []
     second = path.with_name(f"{path.stem}-{other}.evb")
+    method = f"--method {bundles[0].method} --weights RUN_DIR " if is_trained(bundles[0]) else ""
     return [
-        f"only {min(precisions)} was measured, the precision of {path}; {other} too: edge-vad build --normal FOOTAGE "
-        f"--precision {other} --out {second}, then edge-vad tune --bundle {path} {second} --out FILE.yaml"
+        f"only {min(precisions)} was measured, the precision of {path}; {other} too: edge-vad build {method}--normal "
+        f"FOOTAGE --precision {other} --out {second}, then edge-vad tune --bundle {path} {second} --out FILE.yaml"
     ]
 
 
@@ -113,7 +117,7 @@ def _text(
     """The profile as YAML, with what was measured at its top."""
     board = report["board"]
     model = board.get("model") or board.get("processor") or board["machine"]
-    precisions = [encoder_precision(bundle) for bundle in bundles]
+    precisions = [precision_of(bundle) for bundle in bundles]
     profile = tuned_profile(found, base, name, f"{base.name}, tuned on {model}", precisions)
     head = [
         f"{base.name}, tuned on this device with edge-vad tune.",

@@ -182,6 +182,11 @@ def _notes(result: dict[str, Any]) -> str:
         "A false event is a run of frames at or above the threshold without an anomalous frame in it.",
         "Frames are counted from 0. All frames count in every number, the first of a clip included.",
     ]
+    if result["document"] is not None:
+        notes.append(
+            "Document: each clip's raw scores normalised as the method's own document does it, over the whole clip, its "
+            f"future included. It {result['document']['note']}; no device can do it."
+        )
     hours = result["false_alarms"]["normal_test_hours"]
     if hours < 1:
         notes.append(f"With {60 * hours:.1f} minutes of normal test footage, false events per hour are an extrapolation.")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edge_vad.backends.base import Backend
 from edge_vad.bundle import Bundle
 from edge_vad.errors import BundleFormatError
+from edge_vad.memory_read import open_memories
 from edge_vad.methods.base import Method, Observation, component_rows
 from edge_vad.networks import Network, NetworkSettings, Window, patch_errors
 from edge_vad.patches import Patches, worst
@@ -21,6 +22,7 @@ from edge_vad.strict import from_plain, numbers, to_plain
 from edge_vad.types import Float32, Frame, Region
 
 Series = Mapping[str, NDArray[np.float64]]
+REBUILD = "build the bundle again"
 GRID = (4, 6)  # means of a picture that the self-test compares
 
 
@@ -39,29 +41,59 @@ class NetworkMethod(Method):
 
     Required
     --------
-    components     names of the raw scores.
+    names          of the raw scores; one that is an output of the network is left out where the network has not that output.
     score(patches, values)   patch errors by output to scores.
     document(series)         the document's own score of a whole video, which may look ahead.
+
+    Optional
+    --------
+    pictures, values         the outputs that `score` knows what to do with. Only the first picture is always there: an
+                             ablation may lack the others.
     """
 
     names: ClassVar[tuple[str, ...]]
+    pictures: ClassVar[tuple[str, ...]] = ("appearance", "motion")
+    values: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: NetworkSettings, network: Network, plain: Mapping[str, Any] | None = None) -> None:
-        """plain: the settings as they stand in the bundle."""
+        """plain: the settings as they stand in the bundle. Raises BundleFormatError where they are another method's."""
+        self._check(settings)
         self._settings = settings
         self._network = network
         self._window = Window(settings)
         self._plain = to_plain(settings) if plain is None else plain
         self._patches = settings.patches or Patches(*settings.size, *settings.size)
         self.image_size = settings.image_size
-        self.components = self.names
+        outputs = {*settings.targets, *settings.values}
+        self.components = tuple(name for name in self.names if name in outputs) or self.names
         self.reset()
 
     @classmethod
     def open(cls, bundle: Bundle, backend: type[Backend], *, threads: int, device: str, bank: str) -> Method:
         """See `Method.open`."""
         settings = from_plain(NetworkSettings, bundle.preprocessing, "preprocessing.json", BundleFormatError)
-        return cls(settings, Network(backend(bundle.model("network"), threads=threads, device=device), settings))
+        if sorted(settings.memories) != bundle.bank_names:
+            wanted = sorted(settings.memories)
+            raise BundleFormatError(
+                f"the network needs the banks {wanted}, the bundle has {bundle.bank_names}; build it again"
+            )
+        session, memories = backend(bundle.model("network"), threads=threads, device=device), None
+        if settings.memories:
+            decoder = backend(bundle.model("decoder"), threads=threads, device=device)
+            stored = {name: bundle.stored(name) for name in bundle.bank_names}
+            graphs = {name: bundle.graph(name) for name in bundle.bank_names}
+            memories = open_memories(settings.memories, stored, graphs, bank, decoder)
+        return cls(settings, Network(session, settings, memories))
+
+    def _check(self, settings: NetworkSettings) -> None:
+        """Names that a bundle made up would be a KeyError in the middle of a stream."""
+        odd = [*({*settings.targets} - {*self.pictures}), *({*settings.values} - {*self.values})]
+        if odd:
+            raise BundleFormatError(f"preprocessing.json: {min(odd)!r} is no output that this method scores; {REBUILD}")
+        for key, known in (("targets", settings.targets), ("means", settings.means)):
+            missing = {self.pictures[0], *settings.targets} - set(known)
+            if missing:
+                raise BundleFormatError(f"preprocessing.json: {key}: {min(missing)!r} is missing; {REBUILD}")
 
     @abstractmethod
     def score(self, patches: Mapping[str, Float32], values: Mapping[str, float]) -> Scored:
@@ -106,18 +138,23 @@ class NetworkMethod(Method):
             for name in scored.at
         }
         components = {name: float(values.max()) for name, values in of_regions.items()} | dict(scored.values)
-        return Observation(components, tuple(map(self._region, places)), of_regions, scored.maps, stage_ms)
+        maps = {name: self._patches.spread(scores, self._settings.size) for name, scores in scored.maps.items()}
+        return Observation(components, tuple(map(self._region, places)), of_regions, maps, stage_ms)
 
     def _region(self, place: tuple[int, int]) -> Region:
         """A patch in pixels of the camera's picture."""
         x0, y0, x1, y1 = self._patches.box(*place)
-        x = self._settings.image_size[0] / self._settings.size[0]
-        y = self._settings.image_size[1] / self._settings.size[1]
-        return Region(x0 * x, y0 * y, x1 * x, y1 * y)
+        width, height = self._settings.size
+        x, y = self._settings.image_size[0] / width, self._settings.image_size[1] / height
+        return Region(x0 * x, y0 * y, min(x1, width) * x, min(y1, height) * y)
 
     def as_read(self) -> dict[str, np.ndarray]:
-        """``settings.network``: the numbers in the settings."""
-        return {"settings.network": np.array(numbers(self._plain))}
+        """``settings.network``: the numbers in the settings; ``bank.NAME``: the sums of every memory in a bank."""
+        sums = self._network.memories.sums() if self._network.memories else {}
+        return {"settings.network": np.array(numbers(self._plain)), **{f"bank.{name}": v for name, v in sums.items()}}
+
+    def bank_kinds(self) -> dict[str, str]:
+        return self._network.memories.kinds() if self._network.memories else {}
 
     def golden(self, frames: list[Frame]) -> dict[str, np.ndarray]:
         """``embedding.OUTPUT``: means of the network's pictures over a grid, each channel; and the components."""

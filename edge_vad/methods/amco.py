@@ -23,13 +23,14 @@ class Amco(NetworkMethod):
     def score(self, patches: Mapping[str, Float32], values: Mapping[str, float]) -> Scored:
         means = self._settings.means
         scaled = {name: np.asarray(errors / means[name], dtype=np.float32) for name, errors in patches.items()}
-        place = worst(scaled["motion"])
+        place = worst(scaled.get("motion", scaled["appearance"]))
         return Scored(scaled, dict.fromkeys(scaled, place), {})
 
     @staticmethod
     def document(series: Series) -> NDArray[np.float64]:
         """S = log(w_F S_F) + lambda_S log(w_I S_I), over the video's own maximum (of what lies above its minimum: S may be
         negative, where a share of the maximum says nothing)."""
-        score = np.log(series["motion"] + 1e-12) + SHARE * np.log(series["appearance"] + 1e-12)
+        shares = {"motion": 1.0, "appearance": SHARE}
+        score = np.sum([shares[name] * np.log(values + 1e-12) for name, values in series.items()], axis=0)
         above = score - score.min()
         return np.asarray(above / max(float(above.max()), 1e-12))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_vad.batch import Steps
 from edge_vad.types import Float32, Frame, Region
@@ -24,7 +25,8 @@ class Observation:
     components: name -> raw score of the frame, larger is more unusual; NaN where it is not known yet (too little past);
         0 where there was nothing to score.
     regions: the scored regions in pixels of the frame's image. region_components: name -> (n_regions,) raw scores.
-    maps: name -> (h, w) raw per-pixel scores of methods that do not work on regions.
+    maps: name -> (h, w) raw scores over the picture, which their cells divide evenly, of methods that do not work on regions;
+        one shape for all, and only components that `Detector` can calibrate.
     stage_ms: CPU milliseconds by stage.
     """
 
@@ -53,6 +55,7 @@ class Method(ABC):
     components          the names in `Observation.components`; a bundle that does not calibrate all of them is refused.
     without_network     the X above that no network takes part in: the self-test then allows rounding errors only.
     bank_kinds()        which bank searches what, for reports.
+    document(series)    the score that the method's source gives a whole video, for comparison with published numbers.
     """
 
     image_size: tuple[int, int] | None = None
@@ -84,6 +87,14 @@ class Method(ABC):
     def bank_kinds(self) -> dict[str, str]:
         """The plug-in that searches each memory bank, by the bank's name."""
         return {}
+
+    @staticmethod
+    def document(series: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64] | None:
+        """Scores (n,) of a whole video, larger is more unusual, from its raw components (n,), finite; None: there is none.
+
+        They may look ahead: `edge-vad evaluate` reports them apart, and nothing else uses them.
+        """
+        return None
 
     def golden(self, frames: list[Frame]) -> dict[str, np.ndarray]:
         """Named float32 arrays that a healthy installation reproduces from ``frames``; ``components`` is one of them."""

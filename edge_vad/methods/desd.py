@@ -14,7 +14,7 @@ from edge_vad.types import Float32
 class Desd(NetworkMethod):
     """Component ``appearance``: the largest mean squared error of a patch (algorithm A1)."""
 
-    names = ("appearance",)
+    names = pictures = ("appearance",)
 
     def score(self, patches: Mapping[str, Float32], values: Mapping[str, float]) -> Scored:
         return lone("appearance", patches["appearance"])

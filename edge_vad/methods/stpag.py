@@ -18,6 +18,7 @@ class Stpag(NetworkMethod):
     """Components ``appearance`` and ``motion``: errors of the worst patch of each; ``semantic``: the discriminator's odds."""
 
     names = ("appearance", "motion", "semantic")
+    values = ("semantic",)
 
     def score(self, patches: Mapping[str, Float32], values: Mapping[str, float]) -> Scored:
         return Scored(patches, {name: worst(errors) for name, errors in patches.items()}, values)
@@ -25,8 +26,9 @@ class Stpag(NetworkMethod):
     @staticmethod
     def document(series: Series) -> NDArray[np.float64]:
         """Equations 1 to 4: PSNR between the video's own extremes, the motion error likewise, the discriminator's
-        probability."""
+        probability, where there is one."""
         psnr = 10 * np.log10(4 / (series["appearance"] + 1e-12))  # pixels lie in -1..1
-        odds = series["semantic"]
-        parts = {"appearance": 1 - between(psnr), "motion": between(series["motion"]), "semantic": odds / (1 + odds)}
-        return np.asarray(sum(share * parts[name] for name, share in SHARES.items()))
+        parts = {"appearance": 1 - between(psnr), "motion": between(series["motion"])}
+        if "semantic" in series:
+            parts["semantic"] = series["semantic"] / (1 + series["semantic"])
+        return np.asarray(sum(SHARES[name] * part for name, part in parts.items()))

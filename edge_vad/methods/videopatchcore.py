@@ -25,7 +25,7 @@ from edge_vad.object_detector import ObjectDetector
 from edge_vad.streams import COMPONENTS, OBJECT_PREFIX, Extractor, FrameFeatures, LocalFeatures, Settings, Stopwatch
 from edge_vad.strict import from_plain, numbers, to_plain
 from edge_vad.types import Float32, Frame, Region
-from edge_vad.vectors import Stored, blocks
+from edge_vad.vectors import bank_sums
 
 # Detector boxes show an object in the very first frame; all else needs a frame to compare with.
 APPEARS_AT_ONCE = OBJECT_PREFIX + "spatial"
@@ -216,22 +216,6 @@ def golden_arrays(features: list[FrameFeatures], seen: list[Observation]) -> dic
         **{f"embedding.{name}": values for name, values in _embeddings(features).items()},
         **{f"distances.{name}": values for name, values in distances.items()},
     }
-
-
-def bank_sums(rows: Float32 | Stored) -> Float32:
-    """Means, root mean squares, and means weighted by the place, of the columns of rows (m, c) -> (3, c).
-
-    Golden frames come near few rows of a bank; this sees every one that is read wrongly or exchanged.
-    """
-    sums = np.zeros((3, rows.shape[1]))
-    start = 0
-    for block in blocks(rows):
-        place = (np.arange(start, start + len(block)) + 0.5) / len(rows)
-        square = np.einsum("ij,ij->j", block, block, dtype=np.float64)
-        sums += [block.sum(axis=0, dtype=np.float64), square, np.einsum("i,ij->j", place, block)]
-        start += len(block)
-    mean, square, weighted = sums / len(rows)
-    return np.stack([mean, np.sqrt(square), weighted]).astype(np.float32)
 
 
 def _region_sums(local: LocalFeatures) -> Float32:

@@ -19,7 +19,7 @@ def _hottest(summary: Summary) -> float | None:
 
 # bound: (what is measured, its unit, whether it is a least value, where it stands in a summary)
 MEASURED: dict[str, tuple[str, str, bool, Callable[[Summary], float | None]]] = {
-    "fps": ("1000 / p50 of the wall time", "fps", True, lambda s: s["fps"]),
+    "fps": ("1000 / mean of the wall time", "fps", True, lambda s: s["fps"]),
     "p95_ms": ("p95 of the wall time", "ms", False, lambda s: s["end_to_end"]["wall_ms"]["p95"]),
     "memory_mb": ("peak memory without the frames in memory", "MB", False, lambda s: s["memory"]["used_mb"]),
     "temperature_c": ("hottest reading", "degrees", False, _hottest),

@@ -29,7 +29,10 @@ RUN_FACTOR = 10
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A setting. bundle: its place among those that were given; the others are values of a profile's ``inference``."""
+    """A setting. bundle: its place among those that were given; the others are values of a profile's ``inference``.
+
+    bank: empty where the bundle has no memory banks.
+    """
 
     bundle: int
     backend: str
@@ -41,12 +44,13 @@ class Cell:
     def inference(self, base: Inference) -> Inference:
         """The setting, with everything else as in ``base``, and nobody to take over."""
         chosen = {"backend": self.backend, "device": self.device, "precision": self.precision, "threads": self.threads}
-        return replace(base, **chosen, bank=self.bank, fallback=())  # type: ignore[arg-type]
+        return replace(base, **chosen, bank=self.bank or base.bank, fallback=())  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         computes = "" if self.precision == "fp32" else f" in {self.precision}"
         threads = f", {self.threads} thread{'s' * (self.threads > 1)}" if self.device == "cpu" else ""
-        return f"{self.backend}@{self.device}{computes}{threads}, bank {self.bank}"
+        bank = f", bank {self.bank}" if self.bank else ""
+        return f"{self.backend}@{self.device}{computes}{threads}{bank}"
 
 
 @dataclass(frozen=True, slots=True)

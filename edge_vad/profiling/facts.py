@@ -7,6 +7,7 @@ from typing import Any
 
 Report = Mapping[str, Any]
 
+RARE = 0.75  # part of the frames; of the mean, from where on p50 says little
 WAITED = 1.25  # wall time against CPU time, from where on it is worth a word
 
 
@@ -19,10 +20,10 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("bundle", f"{bundle['name']} serial {bundle['serial']} ({bundle['id'][:12]}), {bundle['method']}, {size} pixels"),
         ("models", ", ".join(f"{role} {text}" for role, text in bundle["models"].items())),
         ("bank rows", rows),
-        ("settings", _settings(settings)),
+        ("settings", _settings(settings, bool(rows))),
         ("frames", _frames(report)),
         ("measured", _measured(run)),
-        ("speed", f"{report['fps']:.1f} fps (1000 / p50 of the wall time)"),
+        ("speed", f"{report['fps']:.1f} fps (1000 / mean of the wall time)"),
         ("board", _board(report["board"])),
         *_telemetry(report["board"]),
         ("memory", _memory(report["memory"])),
@@ -46,6 +47,12 @@ def notes(report: Report) -> list[str]:
     waited = report["end_to_end"]["wall_ms"]["mean"] / max(report["end_to_end"]["cpu_ms"]["mean"], 1e-6)
     if waited > WAITED:
         found.append(f"wall time is {waited:.1f} times CPU time: frames waited, for other programs or for a device")
+    rare = sorted(name for name, stage in report["stages"].items() if stage["n_frames"] < RARE * run["n_frames"])
+    wall = report["end_to_end"]["wall_ms"]
+    if rare and wall["p50"] < RARE * wall["mean"]:
+        found.append(
+            f"p50 end to end is of frames without {', '.join(rare)}, which do not run in every frame: mean and p95 count"
+        )
     if run["n_late"]:
         found.append(f"{run['n_late']} frames could not begin in time: a camera would have lost them")
     if run["n_passed"]:
@@ -76,9 +83,12 @@ def _cells(values: Mapping[str, float], names: list[str]) -> list[str]:
     return [f"{values[name]:.2f}" for name in names]
 
 
-def _settings(settings: Report) -> str:
+def _settings(settings: Report, has_banks: bool) -> str:
     computes = "" if settings["precision"] == "fp32" else f" in {settings['precision']}"
-    return "{profile}: {backend} on {device}{computes}, threads {threads}, bank {bank}".format(**settings, computes=computes)
+    bank = f", bank {settings['bank']}" if has_banks else ""
+    return "{profile}: {backend} on {device}{computes}, threads {threads}{bank}".format_map(
+        {**settings, "computes": computes, "bank": bank}
+    )
 
 
 def _frames(report: Report) -> str:

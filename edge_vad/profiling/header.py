@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import edge_vad
 from edge_vad.backends.base import Backend
@@ -19,6 +19,8 @@ from edge_vad.profiling.budget import verdicts
 from edge_vad.profiling.compare import KIND, SCHEMA
 from edge_vad.profiling.measurement import Measurement
 from edge_vad.profiling.percentiles import PERCENTILES
+
+T = TypeVar("T")
 
 
 def make_report(
@@ -59,6 +61,11 @@ def _version(package: str) -> str:
         return str(told or importlib.metadata.version(package))
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
+
+
+def main_model(models: Mapping[str, T], default: T) -> T:
+    """Of models by role the one that costs the time: the encoder, or the network of a trained method."""
+    return next((models[role] for role in ("encoder", "network") if role in models), default)
 
 
 def about(bundle: Bundle) -> dict[str, Any]:

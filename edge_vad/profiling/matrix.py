@@ -42,7 +42,7 @@ REFERENCE = ("onnxruntime", "cpu", "fp32", 1, "exact")  # what built the bundle 
 class Row:
     """What a setting costs. wall_ms: mean, std, min, p50, p95, p99, max; cpu_ms: mean of all threads of the process.
 
-    used_mb: peak without the frames in memory. fps: 1000 / p50. deviation: of the score from that of the bundle's first
+    used_mb: peak without the frames in memory. fps: 1000 / mean. deviation: of the score from that of the bundle's first
     row, the largest of all frames as a part of the score (absolute below 1); allowed: by the golden self-test.
     error: why there is nothing of all this.
     """
@@ -59,7 +59,7 @@ class Row:
 
     @property
     def fps(self) -> float:
-        return 1000 / self.wall_ms["p50"]
+        return 1000 / self.wall_ms["mean"]
 
     @property
     def equal(self) -> bool:
@@ -93,9 +93,14 @@ def check_one_site(bundles: Sequence[Bundle]) -> None:
                 )
 
 
-def cells(n_bundles: int, inference: Inference, wanted: Wanted = Wanted(), root: Path = Path("/")) -> list[Cell]:
-    """Every setting that this device has, that of the build first. Raises PluginError for a backend or bank that is not."""
+def cells(has_banks: Sequence[bool], inference: Inference, wanted: Wanted = Wanted(), root: Path = Path("/")) -> list[Cell]:
+    """Every setting that this device has, that of the build first. has_banks: of each bundle; without, none is searched.
+
+    Raises PluginError for a backend or bank that is not there, ReportError where banks are wanted and no bundle has any.
+    """
     _check_names(wanted)
+    if wanted.banks and not any(has_banks):
+        raise ReportError("--banks: these bundles have no memory banks to search; leave it out")
     counts = wanted.threads or thread_counts()
     found: list[Cell] = []
     for name in wanted.backends or backends_here(inference):
@@ -103,10 +108,10 @@ def cells(n_bundles: int, inference: Inference, wanted: Wanted = Wanted(), root:
         for device in devices_here(kinds, [c.device for c in inference.choices if c.backend == name], root):
             on_cpu = device == "cpu"
             precisions: tuple[Literal["fp32", "fp16"], ...] = ("fp32",) if on_cpu else ("fp32", "fp16")
-            banks = wanted.banks or banks_here()
             threads = counts if on_cpu else (inference.threads,)
-            for bundle, precision, n, bank in product(range(n_bundles), precisions, threads, banks):
-                found.append(Cell(bundle, name, device, precision, n, bank))
+            for (bundle, searches), precision, n in product(enumerate(has_banks), precisions, threads):
+                banks = (wanted.banks or banks_here()) if searches else ("",)
+                found += [Cell(bundle, name, device, precision, n, bank) for bank in banks]
     return sorted(found, key=lambda cell: (cell.bundle, *map(_is_not, _setting(cell), REFERENCE)))
 
 

@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from edge_vad.profile import Inference
-from edge_vad.profiling.header import about, versions
+from edge_vad.profiling.header import about, main_model, versions
 from edge_vad.profiling.matrix import N_ROUNDS, Matrix, Row, by_speed
 from edge_vad.profiling.table import aligned
 
@@ -132,7 +132,7 @@ def table(report: Report) -> list[list[str]]:
         times = [f"{cell['wall_ms'][name]:.2f}" for name in ("p50", "p95", "p99")]
         costs = [f"{cell['cpu_ms']:.2f}", f"{cell['used_mb']:.0f}", f"{cell['fps']:.1f}", str(cell["n_frames"])]
         scores = f"{cell['deviation']:.1e}" + ("" if cell["equal"] else f" > {cell['allowed']:g}")
-        models = " ".join([cell["bundle"], cell["models"].get("encoder", "").rpartition(" ")[2]])
+        models = " ".join([cell["bundle"], main_model(cell["models"], "").rpartition(" ")[2]]).strip()
         lines.append([cell["setting"], models, *times, *costs, scores])
     return lines
 

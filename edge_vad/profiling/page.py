@@ -60,7 +60,7 @@ def _tiles(report: Report) -> str:
         (f"{wall['p50']:.1f} ms", "p50 of a frame, wall"),
         (f"{wall['p95']:.1f} ms", "p95 of a frame, wall"),
         (f"{cpu['p50']:.1f} ms", "p50 of a frame, CPU"),
-        (f"{report['fps']:.1f}", "frames per second (1000 / p50)"),
+        (f"{report['fps']:.1f}", "frames per second (1000 / mean)"),
         (f"{report['memory']['used_mb']:.0f} MB", "memory at most"),
     ]
     if "temperature_c_max" in report["board"]:

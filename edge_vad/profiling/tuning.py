@@ -10,6 +10,7 @@ from edge_vad.bundle import Bundle
 from edge_vad.errors import ReportError
 from edge_vad.profile import Budget, Profile
 from edge_vad.profiling.cell import Cell
+from edge_vad.profiling.header import main_model
 from edge_vad.profiling.matrix import Row, by_speed
 
 AT_ONCE = 12  # settings that are all measured; of more, the banks follow when the rest is chosen
@@ -23,6 +24,7 @@ class Tuned:
     """What was found. rows: everything that was measured, fastest first; notes: in words, for people and for the file.
 
     stride: of ``edge-vad build`` where that of the profile asks too much, else None. warnings: what a person should know.
+    A trained network keeps the stride that it was trained with: there it is a warning only.
     """
 
     picked: Row
@@ -36,8 +38,9 @@ def tune(settings: Sequence[Cell], measure: Measure, bundles: Sequence[Bundle], 
     """Measure the settings, all of them or coordinate by coordinate, and choose. Raises ReportError where none will do."""
     rows, how = search(settings, measure, profile.budget)
     picked, why = choose(rows, profile.budget)
-    stride, asked = stride_for(picked, profile, float(bundles[0].calibration["period_s"]))
-    precisions = [encoder_precision(bundle) for bundle in bundles]
+    period_s, trained = float(bundles[0].calibration["period_s"]), is_trained(bundles[0])
+    stride, asked = (None, too_slow(picked, period_s)) if trained else stride_for(picked, profile, period_s)
+    precisions = [precision_of(bundle) for bundle in bundles]
     slow = int8_is_slower(rows, precisions)
     return Tuned(
         picked,
@@ -50,17 +53,33 @@ def tune(settings: Sequence[Cell], measure: Measure, bundles: Sequence[Bundle], 
 
 def search(settings: Sequence[Cell], measure: Measure, budget: Budget) -> tuple[list[Row], str]:
     """All settings where they are few; else every bundle, backend and thread count with one bank, then the other banks."""
-    banks = list(dict.fromkeys(cell.bank for cell in settings))
-    if len(settings) <= AT_ONCE or len(banks) == 1:
+    first, banks = with_one_bank(settings)
+    if len(settings) <= AT_ONCE or len(first) == len(settings):
         return measure(settings, "tune"), f"measured: all {len(settings)} settings"
-    first = [cell for cell in settings if cell.bank == banks[0]]
-    rows = measure(first, f"tune, bank {banks[0]}")
+    rows = measure(first, "tune, one bank")
     best, _ = choose(rows, budget)
-    others = [replace(best.cell, bank=bank) for bank in banks[1:]]
-    rows += measure([best.cell, *others], "tune, banks")
-    how = f"measured: {len(first)} settings with bank {banks[0]}, then {', '.join(banks)} with the best of them"
+    one, *others = banks[best.cell.bundle]
+    if not others:
+        return rows, f"measured: {len(first)} settings with one bank; the best of them searches none"
+    rows += measure([best.cell, *(replace(best.cell, bank=bank) for bank in others)], "tune, banks")
+    how = f"measured: {len(first)} settings with bank {one}, then {', '.join([one, *others])} with the best of them"
     # The second measurement of the best one stands beside those that it is compared with.
     return [row for row in rows if row.cell != best.cell or row is not best], how
+
+
+def n_measured(settings: Sequence[Cell]) -> int:
+    """How many settings `search` measures."""
+    first, banks = with_one_bank(settings)
+    return len(settings) if len(settings) <= AT_ONCE else min(len(settings), len(first) + max(map(len, banks.values())))
+
+
+def with_one_bank(settings: Sequence[Cell]) -> tuple[list[Cell], dict[int, list[str]]]:
+    """The settings with the first bank of their bundle, and all banks by bundle."""
+    banks: dict[int, list[str]] = {}
+    for cell in settings:
+        if cell.bank not in banks.setdefault(cell.bundle, []):
+            banks[cell.bundle].append(cell.bank)
+    return [cell for cell in settings if cell.bank == banks[cell.bundle][0]], banks
 
 
 def choose(rows: Sequence[Row], budget: Budget) -> tuple[Row, str]:
@@ -99,23 +118,28 @@ def unfit(rows: Sequence[Row], budget: Budget) -> list[str]:
     return [f"not used: {'; '.join(settings)}: {reason}" for reason, settings in why.items()]
 
 
-def encoder_precision(bundle: Bundle) -> str:
-    """Of the bundle's encoder; ``none`` where its method has no network."""
-    models = bundle.manifest.models
-    return models["encoder"].precision if "encoder" in models else "none"
+def precision_of(bundle: Bundle) -> str:
+    """Of the bundle's encoder or trained network; ``none`` where its method has neither."""
+    model = main_model(bundle.manifest.models, None)
+    return model.precision if model else "none"
+
+
+def is_trained(bundle: Bundle) -> bool:
+    """Whether the method is a trained network, which belongs to the stride that it was trained with."""
+    return "network" in bundle.manifest.models
 
 
 def int8_is_slower(rows: Sequence[Row], precisions: Sequence[str]) -> list[str]:
-    """A warning where the fastest INT8 setting takes longer than the fastest fp32 one, by the median of the wall time."""
+    """A warning where the fastest INT8 setting takes longer than the fastest fp32 one, by the mean of the wall time."""
     best: dict[str, Row] = {}
     for row in rows:
         kind = precisions[row.cell.bundle]
-        if not row.error and (kind not in best or row.wall_ms["p50"] < best[kind].wall_ms["p50"]):
+        if not row.error and (kind not in best or row.wall_ms["mean"] < best[kind].wall_ms["mean"]):
             best[kind] = row
-    if not {"int8", "fp32"} <= best.keys() or best["int8"].wall_ms["p50"] <= best["fp32"].wall_ms["p50"]:
+    if not {"int8", "fp32"} <= best.keys() or best["int8"].wall_ms["mean"] <= best["fp32"].wall_ms["mean"]:
         return []
-    int8, fp32 = (f"{best[k].wall_ms['p50']:.2f} ms ({best[k].cell})" for k in ("int8", "fp32"))
-    return [f"INT8 is slower than fp32 on this device: p50 {int8} against {fp32}"]
+    int8, fp32 = (f"{best[k].wall_ms['mean']:.2f} ms ({best[k].cell})" for k in ("int8", "fp32"))
+    return [f"INT8 is slower than fp32 on this device: mean {int8} against {fp32}"]
 
 
 def stride_for(picked: Row, profile: Profile, period_s: float) -> tuple[int | None, tuple[str, ...]]:
@@ -134,6 +158,16 @@ def stride_for(picked: Row, profile: Profile, period_s: float) -> tuple[int | No
         f"{profile.build.stride}; with {stride} it would be {left:.4g}: build the bundle again with this profile"
     )
     return stride, (line,)
+
+
+def too_slow(picked: Row, period_s: float) -> tuple[str, ...]:
+    """A line where this device does not keep up with what a trained network asks for, one frame each ``period_s``."""
+    if picked.fps >= 1 / period_s:
+        return ()
+    return (
+        f"{picked.fps:.1f} processed frames per second here, the network was trained for {1 / period_s:.4g}: train one with "
+        "a larger --stride, or a smaller --size or --width (edge-vad train)",
+    )
 
 
 def tuned_profile(found: Tuned, base: Profile, name: str, description: str, precisions: Sequence[str]) -> Profile:

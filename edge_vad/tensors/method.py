@@ -14,13 +14,7 @@ from edge_vad.batch import Steps, run_alone
 from edge_vad.bundle import Bundle
 from edge_vad.errors import BackendError
 from edge_vad.methods.base import Method, Observation
-from edge_vad.methods.videopatchcore import (
-    BankSearch,
-    VideoPatchCore,
-    bank_sums,
-    golden_arrays,
-    read_arrays,
-)
+from edge_vad.methods.videopatchcore import BankSearch, VideoPatchCore, golden_arrays, read_arrays
 from edge_vad.streams import LocalFeatures, Settings, checked_size
 from edge_vad.tensors.features import TensorEncoder
 from edge_vad.tensors.object_detector import TensorObjectDetector
@@ -28,6 +22,7 @@ from edge_vad.tensors.search import Banks, Nearest, open_banks
 from edge_vad.tensors.streams import TensorExtractor, TensorFeatures
 from edge_vad.tensors.transfer import Download, device_errors
 from edge_vad.types import Float32, Frame
+from edge_vad.vectors import bank_sums
 
 
 class TensorSearch(BankSearch):

@@ -73,6 +73,18 @@ def test_report_is_complete_and_needs_nothing_else(tmp_path: Path, made: Made) -
     assert text.count("<svg") == len(made[1].clips) + 2  # with the ROC and the bars of the stages
 
 
+def test_a_report_shows_the_document_where_there_is_one(tmp_path: Path, made: Made) -> None:
+    write_report(tmp_path / "without", *made)
+    assert "looks ahead" not in (tmp_path / "without" / "report.html").read_text()
+    _, dataset, scores = made
+    scores = [replace(s, document=s.scores) for s in scores]
+    write_report(tmp_path / "with", summary(dataset, scores), dataset, scores)
+    text = (tmp_path / "with" / "report.html").read_text()
+    Tags(text)
+    assert "<td>document (looks ahead)</td>" in text
+    assert "looks ahead: for comparison with published numbers only; no device can do it" in text
+
+
 def test_charts_are_well_formed(made: Made, tmp_path: Path) -> None:
     write_report(tmp_path / "out", *made)
     for svg in re.findall(r"<svg.*?</svg>", (tmp_path / "out" / "report.html").read_text(), re.DOTALL):

@@ -13,7 +13,7 @@ from small_sets import INTERVALS
 from edge_vad.errors import LabelError
 from edge_vad.evaluation import ClipScores, Dataset, open_dataset, summarise, table, to_json
 from edge_vad.evaluation.localisation import image_size, localisation, peak_in_mask
-from edge_vad.evaluation.scores import paired
+from edge_vad.evaluation.scores import back_filled, paired
 
 Fabricate = Callable[..., list[ClipScores]]
 
@@ -27,7 +27,17 @@ def test_every_number_is_there(labelled_folder: Path, fabricate: Fabricate) -> N
     dataset = open_dataset(labelled_folder)
     result = summary(dataset, fabricate(dataset))
     assert set(result) == {
-        *("causal", "offline", "labels", "other_labels", "false_alarms", "localisation", "cold_start", "n_frames"),
+        *(
+            "causal",
+            "offline",
+            "document",
+            "labels",
+            "other_labels",
+            "false_alarms",
+            "localisation",
+            "cold_start",
+            "n_frames",
+        ),
         *("cpu_ms_per_frame", "peak_rss_mb", "bundle_bytes", "clips"),
     }
     assert result["causal"] == {
@@ -59,6 +69,48 @@ def test_other_labels_are_scored_too(labelled_folder: Path, fabricate: Fabricate
     other = summary(replace(dataset, other={"mat": swapped}), scores)["other_labels"]
     assert other["mat"]["causal"] == {"frame_auc": {"micro": 0.0, "macro": 0.0}}
     assert set(other["mat"]) == {"causal", "offline"}
+
+
+def test_the_document_is_scored_apart_and_says_that_it_looks_ahead(labelled_folder: Path, fabricate: Fabricate) -> None:
+    dataset = open_dataset(labelled_folder)
+    plain = fabricate(dataset)
+    assert summary(dataset, plain)["document"] is None and "document" not in table(summary(dataset, plain))
+    scores = [replace(s, document=np.where(c.labels, 0.2, 0.7)) for c, s in paired(dataset, plain)]
+    swapped = {c.clip.name: ~c.labels for c in dataset.clips}
+    result = summary(replace(dataset, other={"mat": swapped}), scores)
+    assert result["document"] == {
+        "note": "looks ahead: for comparison with published numbers only",
+        "frame_auc": {"micro": 0.0, "macro": 0.0},
+        "other_labels": {"mat": {"micro": 1.0, "macro": 1.0}},
+    }
+    assert result["causal"]["frame_auc"] == {"micro": 1.0, "macro": 1.0}
+    lines = table(result).split("\n")
+    at = next(i for i, line in enumerate(lines) if line.startswith("document (looks ahead)"))
+    assert lines[at].split()[3:] == ["0.000", "0.000"] and lines[at + 1].split() == [
+        "with",
+        "mat",
+        "labels",
+        "1.000",
+        "1.000",
+    ]
+    assert any(line.startswith("document ") and "for comparison with published numbers only" in line for line in lines)
+    assert all(len(line) <= 120 for line in lines)
+
+
+def test_one_clip_without_a_document_leaves_it_out(labelled_folder: Path, fabricate: Fabricate) -> None:
+    dataset = open_dataset(labelled_folder)
+    first, *others = fabricate(dataset)
+    assert summary(dataset, [replace(s, document=s.scores) for s in (first, *others)])["document"] is not None
+    assert summary(dataset, [first, *(replace(s, document=s.scores) for s in others)])["document"] is None
+
+
+def test_unknown_raw_scores_at_the_start_are_the_first_known_one() -> None:
+    nan = np.nan
+    filled = back_filled(np.array([nan, nan, 3.0, 1.0, 2.0]))
+    assert filled is not None and filled.tolist() == [3, 3, 3, 1, 2]
+    known = np.array([1.0, 2.0])
+    assert np.array_equal(back_filled(known), known)  # type: ignore[arg-type]
+    assert back_filled(np.array([nan, nan])) is None and back_filled(np.zeros(0)) is None
 
 
 def test_cold_start_frames_are_left_out_of_their_own_number_only(labelled_folder: Path, fabricate: Fabricate) -> None:
@@ -112,11 +164,18 @@ def test_scores_must_fit_the_clips(labelled_folder: Path, fabricate: Fabricate) 
         {"peaks": np.zeros((1, 2))},
         {"maps": [np.zeros((2, 2), np.float16)]},
         {"fps": 0.0},
+        {"raw": {"motion": np.zeros(3)}},
+        {"document": np.zeros(3)},
+        {"document": np.array([0.0, np.nan])},
     ],
 )
 def test_clip_scores_check_their_shapes(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="clip 01"):
         ClipScores(**{"name": "01", "path": Path("01"), "fps": 10.0, "scores": np.zeros(2), **wrong})
+
+
+def test_raw_scores_may_be_unknown() -> None:
+    assert ClipScores("01", Path("01"), 10.0, np.zeros(2), raw={"motion": np.array([np.nan, 1.0])}).raw
 
 
 def test_localisation_by_hand(labelled_folder: Path, fabricate: Fabricate) -> None:

@@ -62,7 +62,7 @@ def test_every_combination_is_there_once_and_the_first_is_what_built_the_bundle(
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/nvidia0").touch()
     wanted = Wanted(("openvino", "onnxruntime"), (2, 1), ("compact", "exact"))
-    found = cells(2, Inference(), wanted, tmp_path)
+    found = cells([True, True], Inference(), wanted, tmp_path)
     assert found[0] == CPU and len(set(found)) == len(found)
     on_cpu = [cell for cell in found if cell.device == "cpu"]
     assert len(on_cpu) == 2 * 2 * 2 * 2 and {cell.precision for cell in on_cpu} == {"fp32"}
@@ -142,7 +142,7 @@ def test_one_table_of_all_settings(cli: Cli, tiny_bundle: Path, second_bundle: P
     assert [cell["wall_ms"]["p95"] for cell in ran] == sorted(cell["wall_ms"]["p95"] for cell in ran)
     for cell in ran:
         assert cell["n_frames"] == 6 and cell["equal"] and cell["deviation"] == 0.0 and cell["used_mb"] > 10
-        assert cell["fps"] == pytest.approx(1000 / cell["wall_ms"]["p50"], rel=1e-3) and cell["cpu_ms"] > 0
+        assert cell["fps"] == pytest.approx(1000 / cell["wall_ms"]["mean"], rel=1e-3) and cell["cpu_ms"] > 0
     refused = [cell for cell in told["cells"] if "error" in cell]
     assert len(refused) == 4 and all("\n" not in cell["error"] and cell["device"] == "cuda:0" for cell in refused)
     assert said.out == (tmp_path / "out/bench.md").read_text() and "- not run: onnxruntime@cuda:0" in said.out

@@ -18,9 +18,9 @@ CELL = Cell(0, "onnxruntime", "cpu", "fp32", 1, "exact")
 
 
 def row(
-    p95: float = 20.0, cpu: float = 10.0, mb: float = 100.0, cell: Cell = CELL, p50: float = 16.0, **changed: object
+    p95: float = 20.0, cpu: float = 10.0, mb: float = 100.0, cell: Cell = CELL, mean: float = 16.0, **changed: object
 ) -> Row:
-    made = Row(cell, {"p50": p50, "p95": p95, "p99": p95 + 1}, cpu, mb, deviation=0.0, allowed=0.01, n_frames=100)
+    made = Row(cell, {"mean": mean, "p95": p95, "p99": p95 + 1}, cpu, mb, deviation=0.0, allowed=0.01, n_frames=100)
     return replace(made, **changed)  # type: ignore[arg-type]
 
 
@@ -60,7 +60,8 @@ def test_what_fails_scores_otherwise_or_needs_too_much_memory_is_never_chosen_an
 
 
 def test_int8_that_is_slower_is_warned_of_in_one_line() -> None:
-    rows = [row(p50=16.0, cell=on(bundle=0)), row(p50=12.5, cell=on(bundle=1)), row(p50=40.0, cell=on(bundle=1, threads=2))]
+    slow = row(mean=40.0, cell=on(bundle=1, threads=2))
+    rows = [row(mean=16.0, cell=on(bundle=0)), row(mean=12.5, cell=on(bundle=1)), slow]
     [line] = int8_is_slower(rows, ["int8", "fp32"])
     assert "INT8 is slower than fp32" in line and "16.00 ms" in line and "12.50 ms" in line and "\n" not in line
     assert int8_is_slower(rows, ["fp32", "int8"]) == []
@@ -69,7 +70,7 @@ def test_int8_that_is_slower_is_warned_of_in_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("p50", "fps", "stride", "period_s", "expected"),
+    ("mean", "fps", "stride", "period_s", "expected"),
     [
         (100.0, None, 2, 0.2, None),  # 10 fps here, 5 asked for by the bundle
         (100.0, 10.0, 2, 0.2, None),  # exactly the budget
@@ -78,16 +79,16 @@ def test_int8_that_is_slower_is_warned_of_in_one_line() -> None:
     ],
 )
 def test_the_stride_is_left_alone_or_the_next_that_this_device_holds(
-    p50: float, fps: float | None, stride: int, period_s: float, expected: int | None
+    mean: float, fps: float | None, stride: int, period_s: float, expected: int | None
 ) -> None:
     base = Profile("mine", "mine", budget=Budget(fps=fps))
     base = replace(base, build=replace(base.build, stride=stride))
-    found, lines = stride_for(row(p50=p50), base, period_s)
+    found, lines = stride_for(row(mean=mean), base, period_s)
     assert found == expected and len(lines) == (expected is not None)
     if found:
         assert f"with {found} it would be" in lines[0]
         asked = max(fps or 0, 1 / period_s)
-        assert asked * stride / found <= 1000 / p50 < asked * stride / (found - 1)
+        assert asked * stride / found <= 1000 / mean < asked * stride / (found - 1)
 
 
 def test_few_settings_are_all_measured_and_many_coordinate_by_coordinate() -> None:

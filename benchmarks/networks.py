@@ -1,0 +1,95 @@
+"""Trained networks as bundles on labelled footage: accuracy, precision, time and size in one table.
+
+    edge-vad train --method amco --normal UCSDped2 --out runs/amco --width 0.25
+    python benchmarks/networks.py --dataset ped2 UCSDped2 runs/amco runs/maam ...
+
+Every run is built into an INT8 and an fp32 bundle with the normal part of the data set and scored causally, frame by frame,
+as `edge-vad evaluate` does. micro, macro: AUC with the data set's official labels; other: micro AUC with its other labels.
+document: micro AUC with the document's own normalisation, which looks at whole videos. ms: CPU time of one processed frame,
+one thread; a network runs on every stride-th frame. train: minutes of wall time that the training took.
+"""
+
+from __future__ import annotations
+
+import os
+
+# The libraries read these when they are loaded.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+
+import argparse
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edge_vad.converters.build_command import clips_of
+from edge_vad.converters.checkpoint import Trained, load_network
+from edge_vad.converters.network_build import build_network
+from edge_vad.converters.quantisation import Precision
+from edge_vad.converters.settings import BuildSettings
+
+from edge_vad.bundle import read_bundle
+from edge_vad.commands.evaluate import evaluate
+from edge_vad.detector import Detector
+from edge_vad.evaluation import open_dataset
+
+PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
+HEADER = (
+    "| run | network | parameters | train, epochs | precision | micro | macro | other | document | ms | bundle |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders of edge-vad train")
+    parser.add_argument("--dataset", nargs=2, required=True, metavar=("NAME", "DIR"))
+    parser.add_argument("--precision", choices=PRECISIONS, help="only this one")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    print(HEADER, flush=True)
+    for run in options.runs:
+        for precision in [options.precision] if options.precision else PRECISIONS:
+            print(row(run, precision, Path(options.dataset[1])), flush=True)
+
+
+def row(run: Path, precision: Precision, data: Path) -> str:
+    """One line of the table."""
+    system, trained = load_network(run)
+    dataset = open_dataset(data, "official")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "site.evb"
+        build_network(clips_of([str(data)]), out, run, trained.method, BuildSettings(precision=precision))
+        bundle = read_bundle(out)
+    result, _ = evaluate(Detector.open(bundle), dataset, None, bundle.n_bytes)
+    n_parameters = sum(p.numel() for n, p in system.named_parameters() if not n.startswith(system.fixed or ("-",)))
+    values = (
+        run.name,
+        described(trained),
+        f"{n_parameters / 1e6:.2f} M",
+        f"{trained.seconds / 60:.0f} min, {trained.epochs}",
+        precision,
+        *accuracies(result),
+        f"{result['cpu_ms_per_frame']['total'] * trained.stride:.1f}",
+        f"{bundle.n_bytes / 1e6:.2f} MB",
+    )
+    return "| " + " | ".join(values) + " |"
+
+
+def described(trained: Trained) -> str:
+    """Method, picture size, width and stride."""
+    width, height = trained.size
+    return f"{trained.method} {height}x{width}, width {trained.options['width']:g}, stride {trained.stride}"
+
+
+def accuracies(result: dict[str, Any]) -> list[str]:
+    """micro, macro, micro with other labels, micro with the document's normalisation."""
+    causal = result["causal"]["frame_auc"]
+    others = [other["causal"]["frame_auc"]["micro"] for other in result["other_labels"].values()]
+    document = (result.get("document") or {}).get("frame_auc", {})
+    found = [causal["micro"], causal["macro"], others[0] if others else None, document.get("micro")]
+    return ["-" if value is None else f"{value:.3f}" for value in found]
+
+
+if __name__ == "__main__":
+    main()

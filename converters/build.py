@@ -10,34 +10,84 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from edge_vad.converters.encoders import OnnxEncoder, features, load_encoder
 from edge_vad.converters.engine import Engine
 from edge_vad.converters.imports import Imported, check_widths, replaced
 from edge_vad.converters.local_engine import LocalEngine
-from edge_vad.converters.memory import cross_fit, memorise_footage
-from edge_vad.converters.normal_footage import calibration_pictures, inspect_footage, measure
+from edge_vad.converters.memory import Scores, cross_scores, memorise_footage
+from edge_vad.converters.normal_footage import calibration_pictures, inspect_footage, measure, processed
 from edge_vad.converters.objects import load_object_detector
-from edge_vad.converters.packing import bundle_members, describe_bundle
+from edge_vad.converters.packing import (
+    N_GOLDEN,
+    Content,
+    bundle_members,
+    describe_bundle,
+    described_models,
+    licences,
+    memory_method,
+)
 from edge_vad.converters.quantisation import reduce_precision
 from edge_vad.converters.settings import BuildSettings, scored_components
 from edge_vad.converters.work import WorkFolder
 
 from edge_vad.bundle import Bundle, write_bundle
+from edge_vad.calibration import calibrate
 from edge_vad.errors import BackendError, ProfileError, SourceError
 from edge_vad.features import local_features, spatial_patches
 from edge_vad.files import check_writable
 from edge_vad.footage import Clip
-from edge_vad.manifest import LICENSES
+from edge_vad.methods.videopatchcore import VideoPatchCore
 from edge_vad.object_detector import ObjectSettings
 from edge_vad.onnx_gate import check_model
 from edge_vad.streams import Settings
+from edge_vad.strict import to_plain
 from edge_vad.vectors import compress
 
 log = logging.getLogger(__name__)
+
+METHOD = "videopatchcore"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """VideoPatchCore as it will be delivered. scores: of the normal footage, cross-fitted; runs: the method itself."""
+
+    scene: Settings
+    models: Mapping[str, bytes]
+    stored: Mapping[str, dict[str, np.ndarray]]
+    scores: Sequence[Scores]
+    runs: VideoPatchCore
+
+
+class Partner(Protocol):
+    """A method that joins VideoPatchCore. method: name of both together."""
+
+    method: str
+
+    def join(
+        self, part: Delivered, clips: Sequence[Clip], settings: BuildSettings
+    ) -> tuple[Content, dict[str, dict[str, Any]]]:
+        """The content of the bundle of both, with its own licences, and what the manifest says of its own models."""
+
+
+def alone(part: Delivered, clips: Sequence[Clip], settings: BuildSettings) -> tuple[Content, dict[str, dict[str, Any]]]:
+    """VideoPatchCore without a partner."""
+    scene = part.scene
+    calibration = calibrate(
+        [(scores.times, scores.raw) for scores in part.scores],
+        {name: settings.weight(name) for name in scene.components},
+        settings.window_s,
+        settings.budget_per_hour,
+    )
+    golden = list(islice(processed(clips[0], scene.stride, settings.fps), N_GOLDEN))
+    plain = to_plain(scene)
+    return Content(part.runs, plain, part.models, part.stored, calibration, scene.period_s, golden, ""), {}
 
 
 def build(
@@ -48,6 +98,7 @@ def build(
     engine: Engine | None = None,
     work: Path | None = None,
     imported: Mapping[str, Imported] | None = None,
+    partner: Partner | None = None,
 ) -> Bundle:
     """Convert normal clips to the bundle ``out``. Raises SourceError, EncoderError, EngineError, ForeignMemoryError or
     OutputError.
@@ -55,6 +106,7 @@ def build(
     engine: does the tasks of the clips, by default this process. work: where finished tasks lie until the bundle is
     written, by default ``OUT.work`` beside it; a build that failed or was killed goes on from there. The bytes of the
     bundle depend on neither. imported: kind (spatial, temporal, highlevel) -> rows in the place of the footage's own.
+    partner: a method that joins VideoPatchCore in the bundle.
     """
     check_writable(out)
     size, fps, n_frames = inspect_footage(clips, settings.fps)
@@ -86,18 +138,20 @@ def build(
                 f"nothing fell into the memory bank {empty!r}: nothing moves in the normal footage; film longer"
             )
         memory = replaced(memory, imported or {})
-        calibration = cross_fit(memory, scene, settings, folder, engine)
+        scores = cross_scores(memory, scene, settings, folder, engine)
         stored = {n: compress(memory.rows[n], settings.vectors) for n in scene.banks}
-        members = bundle_members(clips, scene, settings, models, stored, calibration, encoder)
-        members[LICENSES] += "".join(
+        part = Delivered(scene, models, stored, scores, memory_method(scene, models, stored))
+        content, described = (partner.join if partner else alone)(part, clips, settings)
+        said = licences(settings, encoder)
+        said += "".join(
             f"{kind} memory: {bank.source.name}: unknown: ask whoever made it\n"
             for kind, bank in sorted((imported or {}).items())
-        ).encode()
-        name = name or out.stem
-        n_seen = memory.n_frames
-        description = describe_bundle(
-            name, scene, settings, models, stored, similarity, n_seen, encoder, len(clips), members
         )
+        members = bundle_members(replace(content, licences=said + content.licences), settings)
+        described = {**described_models(scene, settings, models, similarity), **described}
+        footage = {"clips": len(clips), "frames_processed": memory.n_frames, "ratio": settings.ratio}
+        method = partner.method if partner else METHOD
+        description = describe_bundle(name or out.stem, method, described, stored, members, settings, footage)
         return write_bundle(out, members, description)
 
 

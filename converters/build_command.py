@@ -24,7 +24,8 @@ from edge_vad.profile import Profile, parse_yaml
 from edge_vad.strict import from_plain
 
 MEMORY = "videopatchcore"
-METHODS = (MEMORY, *SYSTEMS)
+ENSEMBLE = "ensemble"
+METHODS = (MEMORY, *SYSTEMS, ENSEMBLE)
 # Flags that have the name of their setting.
 FLAGS = (
     "precision",
@@ -101,12 +102,17 @@ def main(arguments: Sequence[str]) -> int:
 
 def _build(options: Any, settings: BuildSettings) -> Bundle:
     clips = clips_of(options.normal)
-    if options.method == MEMORY:
-        with closing(open_engine(options.engine, options.jobs)) as engine:
-            return build(clips, options.out, settings, engine=engine, work=options.work)
-    from edge_vad.converters.network_build import build_network  # needs torch
+    if options.method in SYSTEMS:
+        from edge_vad.converters.network_build import build_network  # needs torch
 
-    return build_network(clips, options.out, options.weights, options.method, settings)
+        return build_network(clips, options.out, options.weights, options.method, settings)
+    partner = None
+    if options.method == ENSEMBLE:
+        from edge_vad.converters.ensemble_build import network_partner
+
+        partner = network_partner(clips, options.weights, settings)
+    with closing(open_engine(options.engine, options.jobs)) as engine:
+        return build(clips, options.out, settings, engine=engine, work=options.work, partner=partner)
 
 
 def clips_of(paths: Sequence[str]) -> list[Clip]:

@@ -122,7 +122,7 @@ class Desd(System):
         self._masks = [kept[f"mask{i}"] for i in range(sum(name.startswith("mask") for name in kept))]
         self._distances = [kept[f"distance{i}"] for i in range(sum(name.startswith("distance") for name in kept))]
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def epoch_done(self) -> None:
         """Erase in the next epoch what was easy in all recent batches; put the radius where v of the frames lie outside."""
         if self._masks:

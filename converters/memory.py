@@ -14,7 +14,6 @@ from edge_vad.converters.tasks import Task, memorise_task, score_task
 from edge_vad.converters.work import WorkFolder
 
 from edge_vad import tensorfile
-from edge_vad.calibration import Calibration, calibrate
 from edge_vad.footage import Clip
 from edge_vad.streams import Settings
 from edge_vad.types import Float32
@@ -63,19 +62,27 @@ def memorise_footage(
     return Memory(tasks, receipts, rows, lengths)
 
 
-def cross_fit(memory: Memory, scene: Settings, settings: BuildSettings, work: WorkFolder, engine: Engine) -> Calibration:
-    """Calibrate on every part, scored against the memory of the others."""
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Raw components (n,) by name of a part of a clip, at the timestamps (n,). clip: its path."""
+
+    clip: str
+    times: np.ndarray
+    raw: Mapping[str, np.ndarray]
+
+
+def cross_scores(memory: Memory, scene: Settings, settings: BuildSettings, work: WorkFolder, engine: Engine) -> list[Scores]:
+    """Every part, scored against the memory of the others."""
     banks = {name: work.store(_bank(memory, name), f"{name}.memory") for name in memory.rows}
     tasks: list[Task] = []
     for clip, receipt in zip(memory.tasks, memory.receipts, strict=True):
         for part in range(len(receipt["parts"])):
             tasks.append(score_task(clip, receipt, part, len(tasks), banks, settings.vectors))
-    footage = []
-    for receipt in work.finish(tasks, engine, "calibrate"):
+    found = []
+    for task, receipt in zip(tasks, work.finish(tasks, engine, "calibrate"), strict=True):
         raw, _ = tensorfile.load(work.read(receipt["scores"]), receipt["scores"])
-        footage.append((raw["times"], {name: raw[name] for name in receipt["components"]}))
-    weights = {name: settings.weight(name) for name in scene.components}
-    return calibrate(footage, weights, settings.window_s, settings.budget_per_hour)
+        found.append(Scores(task.name, raw["times"], {name: raw[name] for name in receipt["components"]}))
+    return found
 
 
 def _bank(memory: Memory, name: str) -> bytes:

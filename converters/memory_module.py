@@ -68,7 +68,7 @@ class SparseMemory(MemoryModule):
         """The nearest k, shrunk by the same threshold."""
         return MemoryRead(k, self._temperature, 1 / len(self.items))
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def fill(self, queries: Tensor) -> None:
         """Start from features (q, c) of normal footage, farthest point first: random items say nothing of any of them."""
         nearest = torch.full((len(queries),), torch.inf, device=queries.device)
@@ -116,7 +116,7 @@ class ItemMemory(MemoryModule):
         """The nearest k; queries and items have length 1, so that their inner product is the cosine."""
         return MemoryRead(k, joined=True)
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def update(self, queries: Tensor) -> None:
         """Move every item towards the queries (q, c) that are nearest to it; their shares relative to the largest one."""
         products = queries @ self.items.T  # (q, N)

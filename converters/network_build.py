@@ -1,6 +1,7 @@
 """A trained network and normal footage in, bundle out: `edge-vad build --method maam|amco|desd|stpag`.
 
-weights -> ONNX, checked against torch -> INT8 -> errors of held-out footage by the runtime's own code -> calibration -> bundle
+weights -> ONNX, checked against torch -> INT8 -> errors of held-out footage by the runtime's own code -> calibration
+        -> bundle
 
 What a network was trained on it reconstructs too well: its errors there say little of normal footage that it has not seen.
 So the calibration uses the footage that the training held out, or all of it where none of it was trained on.
@@ -9,7 +10,7 @@ So the calibration uses the footage that the training held out, or all of it whe
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,13 +21,11 @@ from edge_vad.converters.checkpoint import Trained, load_network
 from edge_vad.converters.memory_banks import decoder_inputs, memory_rules, stored_items
 from edge_vad.converters.network_export import export_halves, export_network, outputs_of, reduce_network
 from edge_vad.converters.normal_footage import inspect_footage, measure_height, processed
-from edge_vad.converters.packing import N_GOLDEN, bank_file, golden_of, index_file, search_graphs
+from edge_vad.converters.packing import N_GOLDEN, Content, bundle_members, describe_bundle, model_file
 from edge_vad.converters.settings import BuildSettings
 from edge_vad.converters.system import System
 from edge_vad.converters.training_footage import distinct
 
-import edge_vad
-from edge_vad import tensorfile
 from edge_vad.backends.base import Backend
 from edge_vad.bundle import Bundle, write_bundle
 from edge_vad.calibration import Calibration, Footage, calibrate
@@ -34,16 +33,6 @@ from edge_vad.cameras import open_camera
 from edge_vad.errors import SourceError
 from edge_vad.files import check_writable
 from edge_vad.footage import Clip
-from edge_vad.manifest import (
-    CALIBRATION,
-    GOLDEN,
-    LICENSES,
-    PREPROCESSING,
-    bank_hashes,
-    canonical_json,
-    fingerprint,
-    sha256,
-)
 from edge_vad.memory_read import MemoryRead, open_memories
 from edge_vad.methods._network import NetworkMethod
 from edge_vad.networks import FRAMES, Network, NetworkSettings, Window, patch_errors
@@ -92,6 +81,17 @@ class Converted:
         return Network(session, scene, memories)
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A network ready for a bundle. runs: the runtime's method over it; parts: the footage that calibrates."""
+
+    trained: Trained
+    scene: NetworkSettings
+    converted: Converted
+    runs: NetworkMethod
+    parts: Sequence[Part]
+
+
 def build_network(
     clips: Sequence[Clip], out: Path, weights: Path, method: str, settings: BuildSettings, name: str | None = None
 ) -> Bundle:
@@ -102,6 +102,31 @@ def build_network(
     """
     check_writable(out)
     clips = distinct(clips)
+    network = prepare(clips, weights, method, settings)
+    scene, converted = network.scene, network.converted
+    content = Content(
+        network.runs,
+        to_plain(scene),
+        converted.models,
+        converted.banks,
+        calibrate_network(network, settings),
+        scene.period_s,
+        list(islice(processed(clips[0], scene.stride, settings.fps), N_GOLDEN)),
+        licence(network.trained),
+    )
+    members = bundle_members(content, settings)
+    described = described_network(method, converted, settings)
+    footage = {"clips": len(clips), "frames_processed": network.trained.n_windows, "ratio": 1.0}
+    return write_bundle(
+        out, members, describe_bundle(name or out.stem, method, described, converted.banks, members, settings, footage)
+    )
+
+
+def prepare(clips: Sequence[Clip], weights: Path, method: str | None, settings: BuildSettings) -> Prepared:
+    """The network of a run in the precision of the settings, measured on what its training held out.
+
+    method: that it has to be; None takes any.
+    """
     system, trained = load_network(weights, method)
     check_footage(clips, trained, settings.fps)
     parts = unseen(clips, trained)
@@ -111,10 +136,7 @@ def build_network(
     if settings.precision != "fp32":
         converted = reduced(converted, scene, clips, settings)
     scene = with_means(scene, converted, parts, settings)
-    runs = network_method(method, scene, converted)
-    calibration = calibrate_network(runs, parts, scene, settings)
-    members = network_members(clips[0], runs, scene, converted, calibration, settings, trained)
-    return write_bundle(out, members, describe(name or out.stem, method, settings, trained, len(clips), converted, members))
+    return Prepared(trained, scene, converted, network_method(trained.method, scene, converted), parts)
 
 
 def convert(system: System, size: tuple[int, int], rules: Mapping[str, MemoryRead], settings: BuildSettings) -> Converted:
@@ -149,7 +171,8 @@ def check_footage(clips: Sequence[Clip], trained: Trained, fps: float | None) ->
         )
     if abs(found / trained.fps - 1) > RATE_TOLERANCE:
         raise SourceError(
-            f"the footage has {found:g} frames per second, the network was trained at {trained.fps:g}; say --fps, or train anew"
+            f"the footage has {found:g} frames per second, the network was trained at {trained.fps:g}; "
+            "say --fps, or train anew"
         )
 
 
@@ -193,7 +216,7 @@ def network_settings(
 
 def network_method(method: str, scene: NetworkSettings, converted: Converted) -> NetworkMethod:
     """The runtime's own method over the network, on the reference backend."""
-    return load("methods", method, NetworkMethod)(scene, converted.network(scene))  # type: ignore[type-abstract]
+    return load("methods", method, NetworkMethod)(scene, converted.network(scene))
 
 
 def with_means(
@@ -215,19 +238,16 @@ def with_means(
     return replace(scene, means={name: max(float(np.mean(values)), 1e-12) for name, values in sums.items()})
 
 
-def calibrate_network(
-    runs: NetworkMethod, parts: Sequence[Part], scene: NetworkSettings, settings: BuildSettings
-) -> Calibration:
+def calibrate_network(network: Prepared, settings: BuildSettings) -> Calibration:
     """Statistics of the raw components over the parts."""
-    footage: Footage = [raw_components(runs, part, scene, settings) for part in progress(parts, "calibrate", len(parts))]
-    weights = dict.fromkeys(runs.components, 1.0)
-    return calibrate(footage, weights, settings.window_s, settings.budget_per_hour)
+    parts = progress(network.parts, "calibrate", len(network.parts))
+    footage: Footage = [raw_components(network, part, settings) for part in parts]
+    return calibrate(footage, network.runs.weights, settings.window_s, settings.budget_per_hour)
 
 
-def raw_components(
-    runs: NetworkMethod, part: Part, scene: NetworkSettings, settings: BuildSettings
-) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+def raw_components(network: Prepared, part: Part, settings: BuildSettings) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
     """Timestamps (n,) and raw components (n,) float64 of a part, without the frames that fill the first window."""
+    runs, scene = network.runs, network.scene
     runs.reset()
     times, seen = [], []
     for frame in part.frames(scene.stride, settings.fps):
@@ -254,64 +274,11 @@ def _windows(clips: Sequence[Clip], scene: NetworkSettings, settings: BuildSetti
                 break
 
 
-def network_members(
-    clip: Clip,
-    runs: NetworkMethod,
-    scene: NetworkSettings,
-    converted: Converted,
-    calibration: Calibration,
-    settings: BuildSettings,
-    trained: Trained,
-) -> dict[str, bytes]:
-    """Every member but the manifest; each says what it belongs to (`edge_vad.manifest`)."""
-    preprocessing = canonical_json(to_plain(scene))
-    features = fingerprint(converted.models, preprocessing)
-    banks = {name: tensorfile.save(arrays, {"features": features}) for name, arrays in converted.banks.items()}
-    bound = {"features": features, "banks": bank_hashes(banks)}
-    scoring = {"calibration": to_plain(calibration), "events": to_plain(settings.events), "period_s": scene.period_s}
-    calibrated = canonical_json({**scoring, **bound})
-    frames = list(islice(processed(clip, scene.stride, settings.fps), N_GOLDEN))
-    golden = golden_of(runs, frames, scene.period_s, calibration, settings)
-    return {
-        **{model_file(role): model for role, model in converted.models.items()},
-        **{bank_file(bank): data for bank, data in banks.items()},
-        **search_graphs(converted.banks, banks, settings),
-        PREPROCESSING: preprocessing,
-        CALIBRATION: calibrated,
-        GOLDEN: tensorfile.save(golden, {**bound, "calibration": sha256(calibrated)}),
-        LICENSES: f"network: {trained.method}, trained on the footage of this site\n".encode(),
-    }
+def described_network(method: str, converted: Converted, settings: BuildSettings) -> dict[str, dict[str, Any]]:
+    """What the manifest says of the network."""
+    return {role: {"file": model_file(role), "name": method, "precision": settings.precision} for role in converted.models}
 
 
-def model_file(role: str) -> str:
-    """Member name of a graph."""
-    return f"{role}/{role}.onnx"
-
-
-def describe(
-    name: str,
-    method: str,
-    settings: BuildSettings,
-    trained: Trained,
-    n_clips: int,
-    converted: Converted,
-    members: Collection[str],
-) -> dict[str, Any]:
-    """The manifest's own words."""
-    shapes = {bank: Stored(arrays).shape for bank, arrays in converted.banks.items()}
-    return {
-        "name": name,
-        "serial": settings.serial,
-        "compatible": settings.compatible,
-        "method": method,
-        "written_by": f"edge-vad {edge_vad.__version__}",
-        "models": {
-            role: {"file": model_file(role), "name": method, "precision": settings.precision} for role in converted.models
-        },
-        "banks": {
-            bank: {"file": bank_file(bank), "rows": rows, "dimensions": dimensions, "vectors": settings.vectors}
-            for bank, (rows, dimensions) in shapes.items()
-        },
-        "indexes": {bank: {"file": index_file(bank)} for bank in shapes if index_file(bank) in members},
-        "footage": {"clips": n_clips, "frames_processed": trained.n_windows, "ratio": 1.0},
-    }
+def licence(trained: Trained) -> str:
+    """One line: the weights are the user's own."""
+    return f"network: {trained.method}, trained on the footage of this site\n"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from edge_vad.converters.encoders import OnnxEncoder
-from edge_vad.converters.normal_footage import processed
 from edge_vad.converters.settings import BuildSettings
 
 import edge_vad
@@ -19,7 +18,6 @@ from edge_vad.banks.base import CROSSOVER_ROWS, open_bank
 from edge_vad.banks.hnsw import search_graph
 from edge_vad.calibration import Calibration
 from edge_vad.features import Encoder
-from edge_vad.footage import Clip
 from edge_vad.golden import golden_frames, golden_values
 from edge_vad.manifest import (
     CALIBRATION,
@@ -41,50 +39,44 @@ from edge_vad.strict import to_plain
 from edge_vad.types import Frame, UInt8
 from edge_vad.vectors import Stored, bank_sums, expand
 
-METHOD = "videopatchcore"
 GOLDEN_FRAMES, GOLDEN_STRANGE, GOLDEN_HEIGHT = 8, 4, 60
 N_GOLDEN = GOLDEN_FRAMES + GOLDEN_STRANGE
 
 
-def bundle_members(
-    clips: Sequence[Clip],
-    scene: Settings,
-    settings: BuildSettings,
-    models: Mapping[str, bytes],
-    stored: Mapping[str, dict[str, np.ndarray]],
-    calibration: Calibration,
-    encoder: OnnxEncoder,
-) -> dict[str, bytes]:
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a bundle is packed of. runs: the method as the device will run it; preprocessing: its settings as JSON values;
+    models: ONNX by role; stored: banks at rest; golden: processed frames for the self-test; licences: of the members."""
+
+    runs: Method
+    preprocessing: Mapping[str, Any]
+    models: Mapping[str, bytes]
+    stored: Mapping[str, dict[str, np.ndarray]]
+    calibration: Calibration
+    period_s: float
+    golden: Sequence[Frame]
+    licences: str
+
+
+def bundle_members(content: Content, settings: BuildSettings) -> dict[str, bytes]:
     """Every member but the manifest; each says what it belongs to (`edge_vad.manifest`)."""
-    preprocessing = canonical_json(to_plain(scene))
-    features = fingerprint(models, preprocessing)
-    banks = {name: tensorfile.save(arrays, {"features": features}) for name, arrays in stored.items()}
+    preprocessing = canonical_json(content.preprocessing)
+    features = fingerprint(content.models, preprocessing)
+    banks = {name: tensorfile.save(arrays, {"features": features}) for name, arrays in content.stored.items()}
     bound = {"features": features, "banks": bank_hashes(banks)}
-    scoring = {"calibration": to_plain(calibration), "events": to_plain(settings.events), "period_s": scene.period_s}
+    calibration = content.calibration
+    scoring = {"calibration": to_plain(calibration), "events": to_plain(settings.events), "period_s": content.period_s}
     calibrated = canonical_json({**scoring, **bound})
-    golden = golden_arrays(clips[0], scene, models, stored, calibration, settings)
+    golden = golden_of(content.runs, content.golden, content.period_s, calibration, settings)
     return {
-        **{f"{role}/{role}.onnx": data for role, data in models.items()},
+        **{model_file(role): data for role, data in content.models.items()},
         **{bank_file(name): data for name, data in banks.items()},
-        **search_graphs(stored, banks, settings),
+        **search_graphs(content.stored, banks, settings),
         PREPROCESSING: preprocessing,
         CALIBRATION: calibrated,
         GOLDEN: tensorfile.save(golden, {**bound, "calibration": sha256(calibrated)}),
-        LICENSES: _licences(settings, encoder).encode(),
+        LICENSES: content.licences.encode(),
     }
-
-
-def golden_arrays(
-    clip: Clip,
-    scene: Settings,
-    models: Mapping[str, bytes],
-    stored: Mapping[str, dict[str, np.ndarray]],
-    calibration: Calibration,
-    settings: BuildSettings,
-) -> dict[str, np.ndarray]:
-    """Small frames, normal and then strange ones, and what the runtime computes from them here."""
-    frames = list(islice(processed(clip, scene.stride, settings.fps), N_GOLDEN))
-    return golden_of(memory_method(scene, models, stored), frames, scene.period_s, calibration, settings)
 
 
 def memory_method(
@@ -126,6 +118,11 @@ def paste_strange(images: UInt8) -> None:
         image[top : top + side, left : left + side] = tile
 
 
+def model_file(role: str) -> str:
+    """Member name of a graph."""
+    return f"{role}/{role}.onnx"
+
+
 def bank_file(name: str) -> str:
     """Member name of a memory bank."""
     return f"bank/{name}.safetensors"
@@ -150,28 +147,21 @@ def search_graphs(
     return {index_file(name): graph for name, graph in made.items() if graph is not None}
 
 
-def _licences(settings: BuildSettings, encoder: OnnxEncoder) -> str:
+def licences(settings: BuildSettings, encoder: OnnxEncoder) -> str:
+    """Of the models of VideoPatchCore."""
     lines = [f"encoder: {encoder.licence}"]
     if settings.detector:
         lines.append(f"detector: {Path(settings.detector).name}: unknown: ask whoever gave you the weights")
     return "\n".join(lines) + "\n"
 
 
-def describe_bundle(
-    name: str,
-    scene: Settings,
-    settings: BuildSettings,
-    models: Mapping[str, bytes],
-    stored: Mapping[str, dict[str, np.ndarray]],
-    similarity: float,
-    n_frames: int,
-    encoder: OnnxEncoder,
-    n_clips: int,
-    members: Collection[str],
-) -> dict[str, Any]:
-    described: dict[str, Any] = {
+def described_models(
+    scene: Settings, settings: BuildSettings, models: Mapping[str, bytes], similarity: float
+) -> dict[str, dict[str, Any]]:
+    """What the manifest says of the models of VideoPatchCore. similarity: cosine of the encoder's features to fp32's."""
+    described: dict[str, dict[str, Any]] = {
         "encoder": {
-            "file": "encoder/encoder.onnx",
+            "file": model_file("encoder"),
             "name": settings.encoder_name.rsplit("/", 1)[-1],
             "taps": list(scene.preprocessing.taps),
             "precision": settings.precision,
@@ -179,15 +169,27 @@ def describe_bundle(
         }
     }
     if "detector" in models:
-        described["detector"] = {"file": "detector/detector.onnx", "name": Path(str(settings.detector)).name}
-    indexes = {bank: {"file": index_file(bank)} for bank in stored if index_file(bank) in members}
+        described["detector"] = {"file": model_file("detector"), "name": Path(str(settings.detector)).name}
+    return described
+
+
+def describe_bundle(
+    name: str,
+    method: str,
+    models: Mapping[str, dict[str, Any]],
+    stored: Mapping[str, dict[str, np.ndarray]],
+    members: Collection[str],
+    settings: BuildSettings,
+    footage: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The manifest's own words: models by role and the footage, each as the manifest has it."""
     return {
         "name": name,
         "serial": settings.serial,
         "compatible": settings.compatible,
-        "method": METHOD,
+        "method": method,
         "written_by": f"edge-vad {edge_vad.__version__}",
-        "models": described,
+        "models": dict(models),
         "banks": {
             bank: {
                 "file": bank_file(bank),
@@ -197,6 +199,6 @@ def describe_bundle(
             }
             for bank, arrays in stored.items()
         },
-        "indexes": indexes,
-        "footage": {"clips": n_clips, "frames_processed": n_frames, "ratio": settings.ratio},
+        "indexes": {bank: {"file": index_file(bank)} for bank in stored if index_file(bank) in members},
+        "footage": dict(footage),
     }

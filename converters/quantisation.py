@@ -24,7 +24,7 @@ Precision = Literal["int8", "fp16", "fp32"]
 Calibration = Literal["minmax", "percentile", "entropy"]
 Quantizer = Literal["onnxruntime", "nncf"]
 
-NETWORK_OPERATORS = ("Add", "Clip", "Concat", "Conv", "DepthToSpace", "Relu")
+NETWORK_OPERATORS = ("Add", "Clip", "Concat", "Conv", "DepthToSpace", "LeakyRelu", "Relu")
 MIN_COSINE = {"int8": 0.9, "fp16": 0.999}
 PERCENTILE = 99.99  # of an activation's values that its range holds
 # ONNX Runtime's own 128 bins leave the search for the least entropy one candidate; its time grows with the square of them.
@@ -142,17 +142,20 @@ def _compared(fp32: OnnxEncoder, model: Any, pictures: Sequence[UInt8], precisio
 
 
 def quantize_network(model: Any, inputs: Iterator[dict[str, Float32]], calibration: Calibration) -> Any:
-    """INT8 of a trained network: only what gains by it. inputs: as of `quantize_model`.
+    """INT8 of a trained network: the convolutions that make pictures or queries. inputs: as of `quantize_model`.
 
-    Its transposed convolutions are half of its time and become convolutions. In floats stay convolutions over time, which
-    ONNX Runtime computes more slowly in integers, and memories: the shares of hundreds of items are smaller than 1 / 255.
+    Its transposed convolutions are half of its time and become convolutions. In floats stay memories, whose shares of
+    hundreds of items are smaller than 1 / 255, and what leads to a number only: no mean evens out its rounding.
     """
     from edge_vad.converters.subpixel import without_transposed
 
     made = without_transposed(model)
-    kernels = {tensor.name: len(tensor.dims) for tensor in made.graph.initializer}
-    over_time = [node.name for node in made.graph.node if node.op_type == "Conv" and kernels.get(node.input[1]) != 4]
-    return quantize_model(made, inputs, calibration, NETWORK_OPERATORS, over_time)
+    maps = {output.name for output in made.graph.output if len(output.type.tensor_type.shape.dim) >= 4}
+    for node in reversed(made.graph.node):
+        if maps.intersection(node.output):
+            maps.update(node.input)
+    numbers = [node.name for node in made.graph.node if not maps.intersection(node.output)]
+    return quantize_model(made, inputs, calibration, NETWORK_OPERATORS, numbers)
 
 
 def quantize_model(

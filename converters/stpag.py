@@ -1,8 +1,8 @@
 """STPAG (document 002): two 3-D autoencoders, of frames and of motion, trained against pseudo-anomalies; a discriminator.
 
-Motion is the size of the RGB difference in the place of optical flow: speed shows as how much of it there is. A pseudo-anomaly goes in, the normal clip is what has to come out,
-so that what is not normal is reconstructed badly. The discriminator judges features of the default embedded encoder in the
-place of ViFi-CLIP's, which no small device runs.
+Motion is the size of the RGB difference in the place of optical flow: speed shows as how much of it there is. A
+pseudo-anomaly goes in, the normal clip is what has to come out, so that what is not normal is reconstructed badly. The
+discriminator judges features of the default embedded encoder in the place of ViFi-CLIP's, which no small device runs.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Stpag(System):
             parts["semantic"] = DISCRIMINATION * functional.binary_cross_entropy_with_logits(odds, self._made_up)
         return parts
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def _disturbed(self, clip: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
         """Some of the clips and their changes (b, k, 3, h, w) with a pseudo-anomaly in them."""
         generator = np.random.default_rng(int(torch.randint(2**31, ())))  # follows torch's seed

@@ -13,8 +13,8 @@ CELLS = 40  # across the longer side of the picture
 
 
 def score_map(maps: Mapping[str, Float32], calibration: Calibration) -> Float32:
-    """A method's own maps (h, w) of raw components, of one shape, as one map in the unit of the score: each cell as if its values
-    were the frame's, and 0 where that is more usual than usual."""
+    """A method's own maps (h, w) of raw components, of one shape, as one map in the unit of the score: each cell as if
+    its values were the frame's, and 0 where that is more usual than usual."""
     total = sum(calibration.standardise(name, values) for name, values in maps.items())
     return np.maximum(calibration.score(total), 0).astype(np.float32)
 

@@ -65,7 +65,7 @@ class NetworkSettings:
     every: int = 1
     patches: Patches | None = None
     means: dict[str, float] = field(default_factory=dict)
-    share: float = 0.5
+    share: float = 0.25
     memories: dict[str, MemoryRead] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

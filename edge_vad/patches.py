@@ -17,6 +17,9 @@ from edge_vad.types import Float32
 FADE = 0.1  # of a score, over a window beyond the last one: enough to order the cells there
 
 
+N_WORST = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Patches:
     """A window of ``width`` x ``height`` pixels that moves by ``step_x`` and ``step_y``."""
@@ -48,9 +51,9 @@ class Patches:
         return x, y, x + self.width, y + self.height
 
     def spread(self, scores: Float32, size: tuple[int, int]) -> Float32:
-        """Scores of all windows (rows, columns) as a map (h, w) whose cells divide a picture of ``size`` (width, height) evenly.
+        """Scores of all windows (rows, columns) as a map (h, w) whose cells divide a picture of ``size`` (width, height).
 
-        A cell has the score of the window whose centre is nearest, so that the map's maximum lies where the worst window does.
+        A cell has the score of the window whose centre is nearest, so that the map's maximum lies where the worst window is.
         Windows stop half their size before the border: cells there have a little less than the window beside them.
         """
         rows, fade_y = _nearest(size[1], min(self.height, size[1]), self.step_y, scores.shape[0])
@@ -65,6 +68,14 @@ def _nearest(length: int, window: int, step: int, n_windows: int) -> tuple[NDArr
     nearest = np.clip(np.floor(at + 0.5), 0, n_windows - 1)  # np.round would leave every other window out where all are ties
     beyond = np.maximum(np.abs(at - nearest) - 0.5, 0) * step / window
     return nearest.astype(np.intp), (1 - FADE * np.minimum(beyond, 1)).astype(np.float32)
+
+
+def worst_mean(scores: Float32) -> float:
+    """Mean of the N_WORST highest of some patch scores (rows, columns): patches overlap, so an object fills several of them,
+    and a chance peak one."""
+    flat = scores.ravel()
+    n = min(N_WORST, len(flat))
+    return float(np.partition(flat, len(flat) - n)[len(flat) - n :].mean())
 
 
 def worst(scores: Float32) -> tuple[int, int]:

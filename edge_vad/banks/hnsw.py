@@ -24,6 +24,7 @@ EF_BUILD = 100
 SEED = 7
 RECALL = 0.99  # part of the queries that must find their nearest row
 WIDTHS = (16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 192, 256)  # of a search (ef): the first that is good enough
+PER_NEIGHBOUR = 8  # candidates, where more than one is wanted: the width is measured on the nearest alone
 N_HELD_OUT, N_PROBES = 2048, 256
 MIN_FOUND = 0.99  # of the rows that are searched for when a stored graph is opened
 
@@ -72,7 +73,7 @@ class HnswBank(Bank):
         self._check(queries, k, *self._shape)
         if not len(queries):
             return np.zeros((0, k), dtype=np.float32), np.zeros((0, k), dtype=np.int64)
-        self._index.set_ef(min(max(self.width, 2 * k), self._shape[0]))
+        self._index.set_ef(min(max(self.width, PER_NEIGHBOUR * k if k > 1 else 2), self._shape[0]))
         try:
             ids, squared = self._index.knn_query(queries, k=k, num_threads=1)
         except RuntimeError:  # its links lead to fewer than k rows, as among many equal ones

@@ -16,7 +16,7 @@ from edge_vad.errors import BundleFormatError
 from edge_vad.memory_read import open_memories
 from edge_vad.methods.base import Method, Observation, component_rows
 from edge_vad.networks import Network, NetworkSettings, Window, patch_errors
-from edge_vad.patches import Patches, worst
+from edge_vad.patches import Patches, worst, worst_mean
 from edge_vad.streams import Stopwatch, checked_size
 from edge_vad.strict import from_plain, numbers, to_plain
 from edge_vad.types import Float32, Frame, Region
@@ -28,8 +28,8 @@ GRID = (4, 6)  # means of a picture that the self-test compares
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a method makes of the patch errors of a frame. maps: component -> (rows, columns); at: component -> the patch that
-    it is taken from. values: components that belong to no place."""
+    """What a method makes of the patch errors of a frame. maps: component -> (rows, columns); at: component -> the patch
+    that it is taken from. values: components that belong to no place."""
 
     maps: Mapping[str, Float32]
     at: Mapping[str, tuple[int, int]]
@@ -49,11 +49,18 @@ class NetworkMethod(Method):
     --------
     pictures, values         the outputs that `score` knows what to do with. Only the first picture is always there: an
                              ablation may lack the others.
+    shares                   of the components in the calibrated sum, 1 where not given.
     """
 
     names: ClassVar[tuple[str, ...]]
     pictures: ClassVar[tuple[str, ...]] = ("appearance", "motion")
     values: ClassVar[tuple[str, ...]] = ()
+    shares: ClassVar[Mapping[str, float]] = {}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of every component in the calibrated sum."""
+        return {name: self.shares.get(name, 1.0) for name in self.components}
 
     def __init__(self, settings: NetworkSettings, network: Network, plain: Mapping[str, Any] | None = None) -> None:
         """plain: the settings as they stand in the bundle. Raises BundleFormatError where they are another method's."""
@@ -131,13 +138,12 @@ class NetworkMethod(Method):
 
     def _observation(self, scored: Scored, stage_ms: Mapping[str, float]) -> Observation:
         places = list(dict.fromkeys(scored.at.values()))
+        raw = {name: worst_mean(scores) for name, scores in scored.maps.items()}
         of_regions = {
-            name: np.array(
-                [scored.maps[name][place] if scored.at[name] == place else 0 for place in places], dtype=np.float32
-            )
+            name: np.array([raw[name] if scored.at[name] == place else 0 for place in places], dtype=np.float32)
             for name in scored.at
         }
-        components = {name: float(values.max()) for name, values in of_regions.items()} | dict(scored.values)
+        components = {**raw, **scored.values}
         maps = {name: self._patches.spread(scores, self._settings.size) for name, scores in scored.maps.items()}
         return Observation(components, tuple(map(self._region, places)), of_regions, maps, stage_ms)
 

@@ -25,8 +25,8 @@ class Observation:
     components: name -> raw score of the frame, larger is more unusual; NaN where it is not known yet (too little past);
         0 where there was nothing to score.
     regions: the scored regions in pixels of the frame's image. region_components: name -> (n_regions,) raw scores.
-    maps: name -> (h, w) raw scores over the picture, which their cells divide evenly, of methods that do not work on regions;
-        one shape for all, and only components that `Detector` can calibrate.
+    maps: name -> (h, w) raw scores over the picture, which their cells divide evenly, of methods that do not work on
+        regions; one shape for all, and only components that `Detector` can calibrate.
     stage_ms: CPU milliseconds by stage.
     """
 

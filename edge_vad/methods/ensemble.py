@@ -16,16 +16,16 @@ from edge_vad.manifest import PREPROCESSING, canonical_json
 from edge_vad.methods.base import Method, Observation, component_rows
 from edge_vad.plugins import available, load
 from edge_vad.strict import check_range, from_plain
-from edge_vad.types import Frame
+from edge_vad.types import Float32, Frame
 
-MEMORY, NETWORK = "videopatchcore", "network"
+ENSEMBLE, MEMORY = "ensemble", "videopatchcore"
 MEMBERS = ("maam", "amco", "desd", "stpag")  # what may stand beside VideoPatchCore
 
 
 @dataclass(frozen=True, slots=True)
 class EnsembleSettings:
-    """``preprocessing.json``. videopatchcore, network: the settings of either; method: of the network; every: processed frames
-    from one run of either to its next."""
+    """``preprocessing.json``. videopatchcore, network: the settings of either; method: of the network; every: processed
+    frames from one run of either to its next."""
 
     videopatchcore: dict[str, Any]
     network: dict[str, Any]
@@ -87,7 +87,8 @@ class Ensemble(Method):
     def _joined(self, seen: list[Observation], stage_ms: Mapping[str, float]) -> Observation:
         """The components and regions of both; a region has 0 for the components of the other."""
         n_regions = sum(len(one.regions) for one in seen)
-        components, per_region = {}, {}
+        components: dict[str, float] = {}
+        per_region: dict[str, Float32] = {}
         start = 0
         for prefix, one in zip(self._prefixes, seen, strict=True):
             components |= {prefix + name: value for name, value in one.components.items()}
@@ -121,7 +122,7 @@ def _open(name: str, bundle: Bundle, settings: Mapping[str, Any], backend: type[
     """One of the two, from its part of the bundle."""
     assert name in available("methods")
     part = replace(bundle, members={**bundle.members, PREPROCESSING: canonical_json(settings)})
-    return load("methods", name, Method).open(part, backend, **said)  # type: ignore[type-abstract]
+    return load("methods", name, Method).open(part, backend, **said)
 
 
 def without_banks(bundle: Bundle) -> Bundle:

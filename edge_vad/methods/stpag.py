@@ -15,7 +15,7 @@ SHARES = {"appearance": 0.65, "motion": 0.25, "semantic": 0.1}  # eta 1 to 3 of 
 
 
 class Stpag(NetworkMethod):
-    """Components ``appearance`` and ``motion``: errors of the worst patch of each; ``semantic``: the discriminator's odds."""
+    """Components ``appearance`` and ``motion``: errors of the worst patches; ``semantic``: what the discriminator says."""
 
     names = ("appearance", "motion", "semantic")
     values = ("semantic",)

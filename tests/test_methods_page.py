@@ -1,0 +1,43 @@
+"""The page of the methods says what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from edge_vad.converters.systems import SYSTEMS, system_class
+
+from edge_vad.methods import Method, amco, stpag
+from edge_vad.methods._network import NetworkMethod
+from edge_vad.plugins import load
+from edge_vad.streams import COMPONENTS
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+ROWS = {name: cells.split(" | ") for name, cells in re.findall(r"^\| `(\w+)` \| ((?:none|network) .+) \|$", PAGE, re.M)}
+
+
+def components_of(name: str) -> tuple[str, ...]:
+    kind = load("methods", name, Method)
+    return kind.names if issubclass(kind, NetworkMethod) else COMPONENTS
+
+
+def test_the_table_has_every_method_that_can_be_trained_and_the_one_that_need_not() -> None:
+    assert set(ROWS) == {"videopatchcore", *SYSTEMS}
+    assert {name for name, row in ROWS.items() if row[0] == "network"} == set(SYSTEMS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_window_and_components_are_those_of_the_code(name: str) -> None:
+    _, window, components, _ = ROWS[name]
+    assert re.findall(r"`(\w+)`", components) == [*components_of(name)]
+    assert window == ("-" if name == "videopatchcore" else str(system_class(name).n_frames))
+
+
+def test_the_numbers_of_the_documents_scores() -> None:
+    assert f"log of `motion` + {amco.SHARE:g} log of `appearance`" in PAGE
+    shares = stpag.SHARES
+    assert (
+        f"{shares['appearance']} (1 - PSNR) + {shares['motion']} motion" in PAGE and f"+ {shares['semantic']} prob" in PAGE
+    )
+    assert system_class("stpag").every == 2 and "every second frame that is processed" in PAGE

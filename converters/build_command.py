@@ -26,6 +26,8 @@ from edge_vad.strict import from_plain
 MEMORY = "videopatchcore"
 ENSEMBLE = "ensemble"
 METHODS = (MEMORY, *SYSTEMS, ENSEMBLE)
+# In the place of the profile's: INT8 of convolutions over time is slower, and no smaller than fp16 (docs/precision.md).
+PREFERRED = {"stpag": {"precision": "fp16"}}
 # Flags that have the name of their setting.
 FLAGS = (
     "precision",
@@ -84,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     if (options.method == MEMORY) != (options.weights is None):
         parser.error(f"--weights RUN_DIR belongs to the trained methods ({', '.join(METHODS[1:])}), and they need it")
     profile = profile_of(options)
-    settings = settings_of(options, profile)
+    settings = settings_of(options, profile, **PREFERRED.get(options.method, {}))
     if options.method == MEMORY and settings.memory_read == "bank":
         parser.error(
             f"--memory-read bank belongs to networks with a memory (maam, amco); all memory of {MEMORY} lies in banks"

@@ -29,6 +29,7 @@ from edge_vad.converters.packing import GOLDEN_STRANGE, N_GOLDEN, Content
 from edge_vad.converters.settings import BuildSettings
 
 from edge_vad.calibration import Calibration, calibrate
+from edge_vad.errors import ProfileError
 from edge_vad.footage import Clip
 from edge_vad.methods.ensemble import ENSEMBLE, Ensemble, EnsembleSettings
 from edge_vad.strict import to_plain
@@ -87,7 +88,9 @@ class NetworkPartner:
 
 
 def network_partner(clips: Sequence[Clip], weights: Path, settings: BuildSettings) -> NetworkPartner:
-    """The network of a run folder, converted for these clips. Raises what `prepare` raises."""
+    """The network of a run folder, converted for these clips. Raises what `prepare` raises, and ProfileError."""
+    if settings.memory_read != "graph":
+        raise ProfileError("the memory of a network in an ensemble lies in its graph: leave --memory-read out")
     return NetworkPartner(prepare(clips, weights, None, settings))
 
 

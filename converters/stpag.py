@@ -27,6 +27,7 @@ ENCODER_CHANNELS = 112  # of the last layer of EfficientNet-Lite0 that is used
 FEATURES, HIDDEN = 512, 128  # table 1
 SPATIAL, TEMPORAL = 0.4, 0.5  # p_s, p_t (figure 4)
 LENGTH = 8  # frames of a clip; the document has 16
+NEWEST = 2  # frames of a clip whose errors count: over all of them, what moves would be smeared over its way
 CELL = 8  # pixels: motion is also compared in sum over cells, as in maam.py
 DISCRIMINATION = 0.01
 LOGIT = 12.0  # odds stay numbers
@@ -40,19 +41,27 @@ class Stpag(System):
     every: ClassVar[int] = 2
     fixed: ClassVar[tuple[str, ...]] = ("discriminator.encoder.",)
     targets: ClassVar[Mapping[str, Target]] = {
-        "appearance": Target(1, LENGTH + 1),
-        "motion": Target(1, LENGTH + 1, "change", power=1),
+        "appearance": Target(1, LENGTH + 1, newest=NEWEST),
+        "motion": Target(1, LENGTH + 1, "change", power=1, newest=NEWEST),
     }
     values: ClassVar[tuple[str, ...]] = ("semantic",)
 
     def __init__(
-        self, width: float = 0.25, spatial: float = SPATIAL, temporal: float = TEMPORAL, discriminator: bool = True
+        self,
+        width: float = 0.25,
+        spatial: float = SPATIAL,
+        temporal: float = TEMPORAL,
+        discriminator: bool = True,
+        blocks: int = 4,
     ) -> None:
-        """spatial, temporal: how often a clip gets a pseudo-anomaly; 0 and discriminator: for ablations."""
+        """blocks: of the encoders. With 3, not the document's 4, pictures of half the size keep as many features for
+        a person. spatial, temporal: how often a clip gets a pseudo-anomaly; 0 and discriminator: for ablations."""
         super().__init__()
+        if not 2 <= blocks <= len(ENCODER):
+            raise ValueError(f"blocks must lie in 2..{len(ENCODER)}, not {blocks}")
         self._spatial, self._temporal = spatial, temporal
-        self.appearance = _Autoencoder(channels(ENCODER, width))
-        self.motion = _Autoencoder(channels(ENCODER, width))
+        self.appearance = _Autoencoder(channels(ENCODER[:blocks], width))
+        self.motion = _Autoencoder(channels(ENCODER[:blocks], width))
         self.discriminator = _Discriminator() if discriminator else None
         self._made_up: Tensor | None = None  # (b,): 1 where the clip holds a spatial pseudo-anomaly
 
@@ -102,10 +111,11 @@ class _Autoencoder(nn.Module):
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
         encoder: list[nn.Module] = []
-        for a, b, stride in zip((3, *sizes[:-1]), sizes, STRIDES, strict=True):
+        strides = STRIDES[: len(sizes)]
+        for a, b, stride in zip((3, *sizes[:-1]), sizes, strides, strict=True):
             encoder += [nn.Conv3d(a, b, 3, stride, 1, bias=False), nn.BatchNorm3d(b), nn.LeakyReLU(SLOPE)]
         decoder: list[nn.Module] = []
-        for a, b, stride in zip(sizes[::-1], (*sizes[-2::-1], 3), STRIDES[::-1], strict=True):
+        for a, b, stride in zip(sizes[::-1], (*sizes[-2::-1], 3), strides[::-1], strict=True):
             grown = [n - 1 for n in stride]
             decoder.append(nn.ConvTranspose3d(a, b, 3, stride, 1, output_padding=grown, bias=b == 3))
             decoder += [nn.BatchNorm3d(b), nn.LeakyReLU(SLOPE)] if b != 3 else [nn.Tanh()]

@@ -70,6 +70,17 @@ class Bundle:
         return parse_json(self.members[PREPROCESSING], PREPROCESSING)
 
     @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(width, height) of the frames that it is for, as its preprocessing or a part of that says; None: any.
+
+        What is wrong with it is said when a detector is opened.
+        """
+        found = self.preprocessing
+        parts = [found, *(part for part in found.values() if isinstance(part, dict))]
+        size = next((part["image_size"] for part in parts if "image_size" in part), None)
+        return (size[0], size[1]) if isinstance(size, list) and [type(side) for side in size] == [int, int] else None
+
+    @property
     def calibration(self) -> dict[str, Any]:
         """Statistics of normal footage, weights, threshold, and when events start and end."""
         return parse_json(self.members[CALIBRATION], CALIBRATION)

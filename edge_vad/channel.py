@@ -71,8 +71,7 @@ class Channel:
         self._choices = profile.inference.choices
         self._choice = 0
         self.bundle, self.detector = self._open()
-        size = self.bundle.preprocessing.get("image_size")
-        self.image_size: tuple[int, int] | None = (int(size[0]), int(size[1])) if size else None
+        self.image_size = self.bundle.image_size
         self._drift = Drift(self.detector.weights)
         self.feed: Feed = open_feed(settings.source, settings.fps, self.image_size)
         self._view = ViewMonitor()

@@ -23,17 +23,20 @@ FRAMES = "frames"  # the input of every network: (n, n_frames, 3, h, w) float32 
 @dataclass(frozen=True, slots=True)
 class Target:
     """What an output of a network should have been: the frames start..stop of its window, or the RGB difference to those
-    before them, or its size (change). power: of the error, 1 or 2."""
+    before them, or its size (change). power: of the error, 1 or 2. newest: so many of those frames count in a score, 0 for
+    all."""
 
     start: int
     stop: int
     kind: Literal["frames", "difference", "change"] = "frames"
     power: int = 2
+    newest: int = 0
 
     def __post_init__(self) -> None:
         check_range(0 if self.kind == "frames" else 1, 255, start=self.start)
         check_range(self.start + 1, 256, stop=self.stop)
         check_range(1, 2, power=self.power)
+        check_range(0, self.stop - self.start, newest=self.newest)
 
     def of(self, frames: Any) -> Any:
         """Frames (b, n, 3, h, w) of any array library -> (b, stop - start, 3, h, w)."""
@@ -160,7 +163,7 @@ def patch_errors(settings: NetworkSettings, window: Float32, found: Mapping[str,
     patches = settings.patches or Patches(*settings.size, *settings.size)
     scores = {}
     for name, target in settings.targets.items():
-        off = target.of(window)[0] - found[name]
+        off = (target.of(window)[0] - found[name])[-target.newest :]  # 0: all
         if target.kind == "change":
             scores[name] = np.abs(patches.means(off.mean(axis=(0, 1)))) ** target.power
         else:

@@ -38,6 +38,8 @@ def from_plain(kind: type[T], values: Any, where: str, error: type[EdgeVadError]
 
 
 def _convert(hint: Any, value: Any, where: str, error: type[EdgeVadError]) -> Any:
+    if hint is Any:
+        return value
     if dataclasses.is_dataclass(hint):
         return from_plain(typing.cast(type, hint), value, where, error)
     origin, arguments = get_origin(hint), get_args(hint)

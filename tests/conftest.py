@@ -108,6 +108,17 @@ def network_bundle(network_footage: Path, tmp_path_factory: pytest.TempPathFacto
     return built
 
 
+@pytest.fixture(scope="session")
+def ensemble_bundle(network_footage: Path, tiny_encoder: Path) -> Path:
+    """VideoPatchCore with the tiny encoder, and the frozen MAAM-Net."""
+    from edge_vad.cli import main
+
+    out = tiny_encoder.with_name("ensemble.evb")
+    more = ["--method", "ensemble", "--weights", str(tiny.NETWORKS / "maam.safetensors")]
+    assert main(tiny.build_arguments(network_footage, out, tiny_encoder, *more)) == 0
+    return out
+
+
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., tiny.Outcome]:
     """Runs one command line in this process; native libraries' own chatter on standard error is caught too."""

@@ -22,7 +22,7 @@ from edge_vad.vectors import VECTOR_TYPES
 
 Cli = Callable[..., Outcome]
 RESULT_KEYS = {
-    "causal", "offline", "labels", "other_labels", "false_alarms", "localisation", "cold_start", "n_frames",
+    "causal", "offline", "document", "labels", "other_labels", "false_alarms", "localisation", "cold_start", "n_frames",
     "cpu_ms_per_frame", "peak_rss_mb", "bundle_bytes", "clips",
 }  # fmt: skip
 EVENT_KEYS = {

@@ -303,7 +303,6 @@ def test_queries_of_another_width_or_of_no_numbers_are_refused(bank_bundle: Call
         ("maam", ["--memory-read", "bank", "--top-k", "51"], 1, "--top-k 51: memory has 50 items"),
         ("amco", ["--memory-read", "bank", "--top-k", "11"], 1, "--top-k 11: appearance_memory has 10 items"),
         ("desd", ["--memory-read", "bank"], 1, "no memory that a bank could search: leave --memory-read out"),
-        ("stpag", ["--memory-read", "bank"], 1, "no memory"),
         ("maam", ["--memory-read", "disk"], 2, "invalid choice: 'disk'"),
     ],
 )

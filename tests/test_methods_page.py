@@ -10,11 +10,13 @@ from edge_vad.converters.systems import SYSTEMS, system_class
 
 from edge_vad.methods import Method, amco, stpag
 from edge_vad.methods._network import NetworkMethod
-from edge_vad.plugins import load
+from edge_vad.patches import N_WORST
+from edge_vad.plugins import available, load
 from edge_vad.streams import COMPONENTS
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
 ROWS = {name: cells.split(" | ") for name, cells in re.findall(r"^\| `(\w+)` \| ((?:none|network) .+) \|$", PAGE, re.M)}
+ENSEMBLE = ROWS.pop("ensemble")  # its window and components are those of others
 
 
 def components_of(name: str) -> tuple[str, ...]:
@@ -22,8 +24,8 @@ def components_of(name: str) -> tuple[str, ...]:
     return kind.names if issubclass(kind, NetworkMethod) else COMPONENTS
 
 
-def test_the_table_has_every_method_that_can_be_trained_and_the_one_that_need_not() -> None:
-    assert set(ROWS) == {"videopatchcore", *SYSTEMS}
+def test_the_table_has_every_method() -> None:
+    assert {"ensemble", *ROWS} == {*available("methods")} == {"ensemble", "videopatchcore", *SYSTEMS}
     assert {name for name, row in ROWS.items() if row[0] == "network"} == set(SYSTEMS)
 
 
@@ -40,4 +42,6 @@ def test_the_numbers_of_the_documents_scores() -> None:
     assert (
         f"{shares['appearance']} (1 - PSNR) + {shares['motion']} motion" in PAGE and f"+ {shares['semantic']} prob" in PAGE
     )
+    assert load("methods", "amco", NetworkMethod).shares == {"motion": 0.25} and "counts a quarter" in PAGE
+    assert N_WORST == 4 and "the four worst ones" in " ".join(PAGE.split())
     assert system_class("stpag").every == 2 and "every second frame that is processed" in PAGE

@@ -105,12 +105,12 @@ def test_maam_without_a_motion_decoder_scores_appearance() -> None:
     assert np.allclose(scored.maps["fused"], [[0.2, 0.4]]) and method.components == ("fused",)
 
 
-def test_amco_takes_both_errors_of_the_patch_that_moves_most_strangely() -> None:
-    """Document 001: P = argmax S_F; w_F S_F(P) and w_I S_I(P)."""
+def test_amco_weighs_both_errors_by_their_means() -> None:
+    """Document 001: w_F S_F and w_I S_I, each of its own worst patch."""
     method, _ = method_of("amco")
     patches = {"appearance": grid((9.0, 0.2)), "motion": grid((0.1, 0.5))}
     scored = method.score(patches, {})
-    assert scored.at == {"motion": (0, 1), "appearance": (0, 1)}
+    assert scored.at == {"motion": (0, 1), "appearance": (0, 0)} and method.weights == {"motion": 0.25, "appearance": 1.0}
     assert np.allclose(scored.maps["motion"], [[0.4, 2]]) and np.allclose(scored.maps["appearance"], [[18, 0.4]])
 
 
@@ -192,31 +192,35 @@ def test_nothing_is_known_before_the_window_is_full(name: str) -> None:
     assert all(map(math.isnan, method.observe(frames(1)[0]).components.values()))
 
 
-def test_the_worst_patch_is_the_region_in_pixels_of_the_camera() -> None:
+def test_the_worst_patch_is_the_region_in_pixels_of_the_camera_and_the_worst_four_are_the_score() -> None:
     method, _ = method_of("desd", off_by(appearance={(1, 2): 0.5, (0, 0): 0.25}))
     seen = [method.observe(frame) for frame in frames(2)][-1]
-    assert seen.components == {"appearance": pytest.approx(0.25)}
+    assert seen.components == {"appearance": pytest.approx((0.25 + 0.0625 + 0 + 0) / 4)}
     [region] = seen.regions
     assert (region.x0, region.y0, region.x1, region.y1) == (32, 16, 48, 32)
-    assert seen.region_components["appearance"].tolist() == [pytest.approx(0.25)]
+    assert seen.region_components["appearance"].tolist() == [pytest.approx(0.078125)]
     assert np.allclose(seen.maps["appearance"], [[0.0625, 0, 0, 0], [0, 0, 0.25, 0]])
 
 
 def test_a_region_of_each_component_that_has_a_place() -> None:
     method, _ = method_of("stpag", off_by({(0, 0): 0.5}, {(1, 3): -0.25}, odds=4))
     seen = [method.observe(frame) for frame in frames(2)][-1]
-    assert seen.components == {"appearance": pytest.approx(0.25), "motion": pytest.approx(0.0625), "semantic": 4}
+    assert seen.components == {"appearance": pytest.approx(0.25 / 4), "motion": pytest.approx(0.0625 / 4), "semantic": 4}
     assert [(region.x0, region.y0) for region in seen.regions] == [(0, 0), (48, 16)]
-    assert np.allclose(seen.region_components["appearance"], [0.25, 0])
-    assert np.allclose(seen.region_components["motion"], [0, 0.0625])
+    assert np.allclose(seen.region_components["appearance"], [0.0625, 0])
+    assert np.allclose(seen.region_components["motion"], [0, 0.015625])
     assert set(seen.maps) == {"appearance", "motion"}
 
 
-def test_amco_reports_one_region_that_carries_both() -> None:
-    method, _ = method_of("amco", off_by({(0, 0): 0.5, (1, 1): 0.1}, {(1, 1): 0.5}))
+def test_one_region_carries_both_components_where_both_are_worst() -> None:
+    method, _ = method_of("amco", off_by({(0, 0): 0.1, (1, 1): 0.5}, {(1, 1): 0.5}))
     seen = [method.observe(frame) for frame in frames(2)][-1]
     assert [(region.x0, region.y0) for region in seen.regions] == [(16, 16)]
-    assert seen.components == {"motion": pytest.approx(1.0), "appearance": pytest.approx(0.02)}
+    expected = {"motion": 1 / 4, "appearance": (0.5 + 0.02) / 4}
+    assert seen.components == pytest.approx(expected)
+    assert {name: values.tolist() for name, values in seen.region_components.items()} == {
+        name: [pytest.approx(value)] for name, value in expected.items()
+    }
 
 
 def test_a_patch_larger_than_the_picture_is_the_picture() -> None:

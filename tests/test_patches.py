@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vad.patches import Patches, worst
+from edge_vad.patches import Patches, worst, worst_mean
 
 sides = st.integers(1, 12)
 ERRORS = np.array([[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]], dtype=np.float32)
@@ -46,6 +46,12 @@ def test_the_box_of_a_window_is_where_its_mean_comes_from() -> None:
 def test_the_worst_is_the_highest_and_the_first_of_equals() -> None:
     assert worst(np.array([[1, 2], [5, 3], [4, 5]], dtype=np.float32)) == (1, 0)
     assert worst(np.zeros((3, 2), dtype=np.float32)) == (0, 0)
+
+
+def test_the_mean_of_the_four_worst_or_of_as_many_as_there_are() -> None:
+    assert worst_mean(ERRORS) == pytest.approx((12 + 11 + 10 + 9) / 4)
+    assert worst_mean(ERRORS[:1, 1:3]) == pytest.approx(2.5) and worst_mean(ERRORS[:1, :1]) == 1
+    assert ERRORS[0].tolist() == [1, 2, 3, 4]  # left as they were
 
 
 def centre_of_maximum(heat: np.ndarray, size: tuple[int, int]) -> tuple[float, float]:

@@ -181,7 +181,7 @@ ACTIONS: dict[str, tuple[Callable[[Namespace], int], Callable[[ArgumentParser], 
 def describe(bundle: Bundle) -> str:
     """The bundle for people: method, encoder, banks, threshold, sizes."""
     manifest, scored = bundle.manifest, bundle.calibration
-    calibration, size = scored["calibration"], bundle.preprocessing.get("image_size")
+    calibration, size = scored["calibration"], bundle.image_size
     tail, footage = calibration["tail"], manifest.footage
     pixels = f"{size[0]}x{size[1]} pixels, " if size else ""
     schema = ".".join(map(str, manifest.schema))
@@ -201,16 +201,14 @@ def describe(bundle: Bundle) -> str:
         lines.append(
             f"bank       {name:<16} {bank.rows:>7,} rows x {bank.dimensions} ({bank.vectors}), {stored:,} bytes{index}"
         )
-    frames = footage.frames_processed
-    what = (
-        f"trained on {frames} windows" if "network" in manifest.models else f"{frames} frames, coreset {footage.ratio:.0%}"
-    )
+    memorised = f"{footage.frames_processed} frames, coreset {footage.ratio:.0%}"
+    trained = "network" in manifest.models and "encoder" not in manifest.models
     weights = ", ".join(f"{name} {c['weight']:g}" for name, c in sorted(calibration["components"].items()))
     lines += [
         f"weights    {weights}",
         f"threshold  1.0 = {tail['threshold']:.2f} deviations ({tail['low']:.2f} to {tail['high']:.2f}, 90 %): "
         f"{tail['budget_per_hour']:g} false alarms per hour, from {60 * tail['hours']:.1f} minutes",
-        f"footage    {footage.clips} clips, {what}",
+        f"footage    {footage.clips} clips, {f'{footage.frames_processed} windows of a training' if trained else memorised}",
         f"signature  {'signed; whose it is: edge-vad bundle verify' if SIGNATURE in bundle.members else 'none'}",
         f"id         {bundle.id}",
         f"size       {bundle.n_bytes:,} bytes",

@@ -156,7 +156,6 @@ def bundle(name: str, camera: CameraSettings, profile: Profile) -> tuple[Check, 
             state = (
                 "" if store.attempts_made is None else f", on trial, start {store.attempts_made} of {profile.store.attempts}"
             )
-        size = found.preprocessing.get("image_size")
         check_in_child(path, found.id, profile)
     except BundleError as error:
         advice = "edge-vad store rollback, or install another one" if camera.store else "build or copy it again"
@@ -165,7 +164,7 @@ def bundle(name: str, camera: CameraSettings, profile: Profile) -> tuple[Check, 
         return Check("bad", what, str(error)), None
     manifest = found.manifest
     text = f"{manifest.name} serial {manifest.serial}, {found.id[:12]}, {found.signature}, self-test passed{state}"
-    return Check("ok", what, text), (int(size[0]), int(size[1])) if size else None
+    return Check("ok", what, text), found.image_size
 
 
 def cameras(device: Device, sizes: dict[str, tuple[int, int] | None]) -> Iterator[Check]:

@@ -81,8 +81,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def watch(learner: Learner, source: str, seconds: float, fps: float | None, bundle: Bundle) -> None:
     """Show the learner the camera for that long, or until the footage ends."""
-    size = bundle.preprocessing.get("image_size")
-    feed = open_feed(source, fps, tuple(size) if size else None)
+    feed = open_feed(source, fps, bundle.image_size)
     shown = 0.0
     started = time.monotonic()
     try:

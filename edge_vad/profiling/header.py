@@ -71,14 +71,13 @@ def main_model(models: Mapping[str, T], default: T) -> T:
 def about(bundle: Bundle) -> dict[str, Any]:
     """What names a bundle and says what is in it, as plain values."""
     manifest = bundle.manifest
-    size = bundle.preprocessing.get("image_size")
     return {
         "name": manifest.name,
         "id": bundle.id,
         "serial": manifest.serial,
         "method": manifest.method,
         "models": {role: f"{model.name} {model.precision}" for role, model in manifest.models.items()},
-        "image_size": size,
+        "image_size": list(bundle.image_size or ()) or None,
         "rows": {name: bank.rows for name, bank in manifest.banks.items()},
     }
 

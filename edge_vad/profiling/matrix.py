@@ -82,7 +82,7 @@ def check_one_site(bundles: Sequence[Bundle]) -> None:
     for bundle in bundles[1:]:
         for what, a, b in (
             ("method", first.method, bundle.method),
-            ("picture size", first.preprocessing.get("image_size"), bundle.preprocessing.get("image_size")),
+            ("picture size", first.image_size, bundle.image_size),
             ("period", first.calibration.get("period_s"), bundle.calibration.get("period_s")),
             ("footage", first.manifest.footage, bundle.manifest.footage),
         ):

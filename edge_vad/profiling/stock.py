@@ -82,6 +82,5 @@ def frames_for(bundle: Bundle, source: str | None = None, fps: float | None = No
 
 def asked_for(bundle: Bundle) -> tuple[tuple[int, int] | None, float]:
     """Picture size and period that the bundle is for; what is wrong with them is said when the detector is opened."""
-    size, period_s = bundle.preprocessing.get("image_size"), bundle.calibration.get("period_s")
-    asked = (size[0], size[1]) if isinstance(size, list) and len(size) == 2 else None
-    return asked, float(period_s) if isinstance(period_s, (int, float)) and period_s > 0 else 1.0
+    period_s = bundle.calibration.get("period_s")
+    return bundle.image_size, float(period_s) if isinstance(period_s, (int, float)) and period_s > 0 else 1.0

@@ -117,6 +117,8 @@ CASES = [
     case("Conv", normal(1, 2, 4, 5, 6), normal(3, 2, 2, 2, 2), pads=[0, 1, 0, 1, 0, 1]),
     case("ConvTranspose", PICTURE, normal(4, 3, 3, 2), normal(3), strides=[2, 3], pads=[0, 1, 1, 0], output_padding=[1, 0]),
     case("ConvTranspose", PICTURE, normal(4, 2, 2, 2), strides=[2, 2], group=2),
+    case("ConvTranspose", normal(1, 4, 2, 3, 4), normal(4, 3, 3, 3, 3), normal(3), strides=[1, 2, 2], pads=[1] * 6,
+         output_padding=[0, 1, 1]),
     # Pools
     case("MaxPool", PICTURE, kernel_shape=[3, 2], strides=[2, 2]),
     case("MaxPool", PICTURE, kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
@@ -180,6 +182,7 @@ CASES = [
     case("Slice", PICTURE, ints(1, -3), ints(1000, -1), ints(-2, 3)),
     case("Slice", PICTURE, ints(-1, 0), ints(-1000, 7), ints(2, 3), ints(-2, 3)),
     case("Slice", FLAT, ints(1, 0), ints(3, 4)),
+    case("Slice", normal(2, 5, 3, 4, 6), ints(1), ints(4), ints(1)),
     case("Split", FLAT, ints(1, 3, 1), n=3, axis=-1),
     case("Split", FLAT, n=2, axis=1, num_outputs=2),
     case("Split", FLAT, n=2, axis=1, split=[2, 3], opset=11),

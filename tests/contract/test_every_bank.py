@@ -29,7 +29,7 @@ def brute_force(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return np.take_along_axis(distances, ids, axis=1), ids
 
 
-@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("k", [1, 5, 40, 2500])
 def test_neighbours_are_those_of_brute_force(bank: Bank, k: int) -> None:
     distances, ids = bank.search(QUERIES, k)
     true_distances, true_ids = brute_force(QUERIES, k)

@@ -153,3 +153,19 @@ def test_a_trace_has_frames_their_stages_inside_and_readings(run: Measurement) -
     assert heat == [(0, 50), (20_000, 71.5), (pytest.approx(1e6 * run.duration_s), 64)]
     assert {e["args"]["name"] for e in events if e["ph"] == "M"} >= {"frames and stages", "board"}
     assert trace["otherData"]["versions"] == {"python": "3.11"} and trace["displayTimeUnit"] == "ms"
+
+
+def test_a_method_that_rests_in_most_frames_is_told_from_a_fast_one() -> None:
+    resting = a_run([12.0, 1.0, 1.0] * 20)
+    report = header(resting)
+    assert report["fps"] == pytest.approx(1000 * 3 / 14, rel=1e-4) and report["end_to_end"]["wall_ms"]["p50"] == 1.0
+    note = "p50 end to end is of frames without second, which do not run in every frame: mean and p95 count"
+    assert f"- {note}" in rendered("md", report, resting).splitlines()
+    assert note not in rendered("md", header(a_run(TIMES)), a_run(TIMES))
+
+
+def test_a_bundle_without_banks_is_not_said_to_search_one(run: Measurement) -> None:
+    report = header(run)
+    assert "threads 2, bank auto" in rendered("md", report, run)
+    report["bundle"]["rows"], report["settings"]["banks"] = {}, {}
+    assert "bank" not in rendered("md", report, run)

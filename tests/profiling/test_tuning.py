@@ -12,7 +12,18 @@ from edge_vad.profile import Budget, Inference, Profile
 from edge_vad.profile_text import MEANING, SECTIONS, profile_text
 from edge_vad.profiling.cell import Cell
 from edge_vad.profiling.matrix import Row
-from edge_vad.profiling.tuning import AT_ONCE, Tuned, choose, int8_is_slower, search, stride_for, tuned_profile, unfit
+from edge_vad.profiling.tuning import (
+    AT_ONCE,
+    Tuned,
+    choose,
+    int8_is_slower,
+    n_measured,
+    search,
+    stride_for,
+    too_slow,
+    tuned_profile,
+    unfit,
+)
 
 CELL = Cell(0, "onnxruntime", "cpu", "fp32", 1, "exact")
 
@@ -89,6 +100,29 @@ def test_the_stride_is_left_alone_or_the_next_that_this_device_holds(
         assert f"with {found} it would be" in lines[0]
         asked = max(fps or 0, 1 / period_s)
         assert asked * stride / found <= 1000 / mean < asked * stride / (found - 1)
+
+
+def test_a_network_that_is_too_slow_here_is_said_and_its_stride_stays() -> None:
+    assert too_slow(row(mean=300.0), period_s=0.3) == ()
+    [line] = too_slow(row(mean=400.0), period_s=0.3)
+    assert "2.5 processed frames per second here, the network was trained for 3.333" in line and "edge-vad train" in line
+
+
+def test_bundles_with_and_without_banks_are_all_measured() -> None:
+    asked: list[list[Cell]] = []
+
+    def measure(cells: Sequence[Cell], label: str) -> list[Row]:
+        asked.append(list(cells))
+        return [row(200 / cell.threads - 5 * cell.bundle, cell=cell) for cell in cells]
+
+    banks = {0: ("",), 1: ("exact", "hnsw")}
+    many = [on(bundle=b, threads=n, bank=bank) for b in banks for n in range(1, AT_ONCE) for bank in banks[b]]
+    search(many, measure, Budget())
+    assert {(cell.bundle, cell.bank) for cell in asked[0]} == {(0, ""), (1, "exact")} and len(asked[0]) == 2 * (AT_ONCE - 1)
+    assert [cell.bank for cell in asked[1]] == ["exact", "hnsw"] and sum(map(len, asked)) == n_measured(many)
+    without = [cell for cell in many if cell.bundle == 0]
+    rows, how = search(without * 2, measure, Budget())
+    assert len(rows) == 2 * (AT_ONCE - 1) and "all 22" in how
 
 
 def test_few_settings_are_all_measured_and_many_coordinate_by_coordinate() -> None:

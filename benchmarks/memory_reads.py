@@ -1,6 +1,6 @@
 """The memory of MAAM-Net or AMCo in the network's graph, and in a bank that finds the k nearest items; one CPU thread.
 
-    python benchmarks/memory_reads.py --weights RUN --normal DIR [--dataset ped2 DIR] [--k 1,2,4,8,16,all] [--bank exact]
+    python benchmarks/memory_reads.py --weights RUN --normal DIR [--dataset ped2 DIR] [--k 1,2,4,8,16,64,all] [--bank exact]
     python benchmarks/memory_reads.py --runs with=RUN no_sparse=RUN no_latent=RUN neither=RUN --normal DIR
     python benchmarks/memory_reads.py --scale 500,2000,20000
 
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", default=[], metavar="NAME=RUN", help="several trainings: selected items only")
     parser.add_argument("--normal", nargs="+", help="the footage that it was trained on")
     parser.add_argument("--dataset", nargs=2, metavar=("NAME", "DIR"), help="labelled clips, for AUC")
-    parser.add_argument("--k", default="1,2,4,8,16,all", help="items that a bank finds, comma-separated")
+    parser.add_argument("--k", default="1,2,4,8,16,64,all", help="items that a bank finds, comma-separated")
     parser.add_argument("--bank", default="exact", help="the plug-in that searches")
     parser.add_argument("--scale", help="numbers of generated items, comma-separated")
     parser.add_argument("--queries", type=int, default=384)

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--weights", type=Path, metavar="RUN_DIR", help="a network of edge-vad train")
     parser.add_argument(
-        "--memory-read", choices=("graph", "bank"), help="where the network's memory is read: its graph (default), or a bank"
+        "--memory-read", choices=("graph", "bank"), help="of a network's memory: its graph (default) or a bank"
     )
     parser.add_argument("--top-k", type=int, metavar="K", help="items that the bank finds for a query (default 8)")
     add_profile(parser)
@@ -67,13 +67,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--precision", choices=get_args(Precision), help="of the encoder (default: the profile's)")
     parser.add_argument("--calibration", choices=get_args(Calibration), help="how INT8 reads its ranges off the footage")
     parser.add_argument("--quantizer", choices=get_args(Quantizer), help="what makes INT8 of the encoder")
-    parser.add_argument("--ratio", type=float, help="part of the features that the coreset keeps, 0.01 to 0.10")
+    parser.add_argument("--ratio", type=float, help="part of features that the coreset keeps, 0.01 to 0.10")
     parser.add_argument(
         "--detector", metavar="FILE.onnx", help="an object detector (YOLOX, YOLOv5, YOLOv8/11) for better regions"
     )
     parser.add_argument("--fps", type=float, help="frames per second of the footage (pictures carry none; default 10)")
     parser.add_argument(
-        "--budget-per-hour", type=float, help="false alarms per hour that the threshold is set for (default 1)"
+        "--budget-per-hour", type=float, metavar="N", help="false alarms per hour that the threshold is set for (default 1)"
     )
     parser.add_argument("--serial", type=int, help="release number; devices refuse a lower one than they ran (default 1)")
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="every build setting (docs/build.md)")

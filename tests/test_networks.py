@@ -61,6 +61,7 @@ def test_a_target_is_frames_or_their_difference_or_its_size() -> None:
         ((-1, 2), "start must lie in 0..255"),
         ((0, 1, "frames", 3), "power must lie in 1..2, not 3"),
         ((0, 1, "frames", 0), "power must lie in 1..2"),
+        ((0, 2, "frames", 1, 3), "newest must lie in 0..2, not 3"),
     ],
 )
 def test_targets_that_are_none(wrong: tuple[Any, ...], said: str) -> None:
@@ -167,6 +168,12 @@ def test_patch_errors_of_frames_by_hand() -> None:
     assert errors_of(Target(0, 2), window, found, halves)[0].tolist() == pytest.approx([0.25 / 6, 0])
     assert errors_of(Target(0, 2, power=1), window, found, halves)[0].tolist() == pytest.approx([0.5 / 6, 0])
     assert errors_of(Target(0, 2), window, found)[0].tolist() == pytest.approx([0.25 / 12])  # the whole frame
+
+
+def test_only_the_newest_frames_count_where_a_target_says_so() -> None:
+    window, found = flat(0, 0, 0)[None], flat(0.5, 0.25, 1)
+    for newest, expected in ((0, (0.25 + 0.0625 + 1) / 3), (1, 1.0), (2, (0.0625 + 1) / 2), (3, (0.25 + 0.0625 + 1) / 3)):
+        assert errors_of(Target(0, 3, newest=newest), window, found).item() == pytest.approx(expected)
 
 
 def test_patch_errors_of_a_difference_by_hand() -> None:

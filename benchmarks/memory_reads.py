@@ -2,7 +2,7 @@
 
     python benchmarks/memory_reads.py --weights RUN --normal DIR [--dataset ped2 DIR] [--k 1,2,4,8,16,64,all] [--bank exact]
     python benchmarks/memory_reads.py --runs with=RUN no_sparse=RUN no_latent=RUN neither=RUN --normal DIR
-    python benchmarks/memory_reads.py --scale 500,2000,20000
+    python benchmarks/memory_reads.py --scale 500,2000,20000,100000
 
 The first builds a bundle of every read, fp32, each calibrated for itself, and opens it as a device does. Over windows of
 the footage that the training held out: per query, per frame: items with a weight above 0, and distinct ones of a window.

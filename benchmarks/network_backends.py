@@ -44,9 +44,8 @@ def main() -> None:
     torch.set_num_threads(1)
     height, width = map(int, options.size.split("x"))
     print(f"Python {platform.python_version()}, {platform.machine()}, width {options.width:g}, {width}x{height} pixels")
-    print(
-        "| method | backend | model | MB | CPU ms | median | of fp32 | off |\n| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |"
-    )
+    head = ("method", "backend", "model", "MB", "CPU ms", "median", "of fp32", "off")
+    print(f"| {' | '.join(head)} |\n| --- | --- | --- |{' ---: |' * 5}")
     for method in options.methods.split(","):
         torch.manual_seed(0)
         system = open_system(method, complete_options(method, {"width": options.width}))

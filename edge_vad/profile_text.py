@@ -27,7 +27,7 @@ MEANING = {
     "inference.bank": "auto | exact | hnsw | compact; auto: exact below the measured crossover in rows",
     "inference.precision": "fp32 | fp16: how the backend computes",
     "inference.engine_cache": "folder of engines compiled for this device; empty: the usual one",
-    "build.precision": "int8 | fp16 | fp32: of the encoder in the bundle",
+    "build.precision": "int8 | fp16 | fp32: of the encoder or network in the bundle",
     "build.ratio": "part of the features that the coreset keeps",
     "build.stride": "every n-th frame is processed",
     "build.vectors": "bank rows at rest: fp16 | int8 | pq",

@@ -111,7 +111,7 @@ def test_reset_forgets_everything(method: Method) -> None:
 
 
 def test_a_still_picture_scores_nothing_or_always_the_same(method: Method) -> None:
-    """Where nothing moves VideoPatchCore has no regions. A network draws the whole picture: its error stays, and is a usual one."""
+    """VideoPatchCore has no regions where nothing moves. A network draws the whole picture: its error stays, a usual one."""
     *_, one, seen = [method.observe(frame) for frame in tiny.still_frames(FRAMES[0].image, 12)]
     if isinstance(method, VideoPatchCore):
         assert seen.regions == () and not seen.maps

@@ -574,7 +574,9 @@ def test_every_epoch_is_a_line_of_the_log(clips: list[Clip], tmp_path: Path, cap
     told = [record.getMessage() for record in caplog.records]
     assert told[0] == "maam: 62 windows, 14 steps in 2 epochs, fp32 on cpu"
     for number, line in enumerate(told[1:], 1):
-        assert re.fullmatch(rf"epoch {number} of 2: appearance 0\.\d+, motion 0\.\d+, energy 0\.\d+; \d+ s, \d+ s left", line)
+        assert re.fullmatch(
+            rf"epoch {number} of 2: appearance 0\.\d+, motion 0\.\d+, energy 0\.\d+; \d+ s, \d+ s left", line
+        )
     assert len(told) == 3
 
 

@@ -93,7 +93,7 @@ def show_frame(page: StatusPage, camera: Camera, at_s: float, index: int | None 
     """One frame with its score, regions and map."""
     score = camera.score(0)
     frame, regions = camera.frame(at_s, index, score)
-    picture = anomaly_map(frame.image.shape[:2], regions, {})
+    picture = anomaly_map(frame.image.shape[:2], regions)
     page.see(camera.name, frame, Result(frame.index, at_s, score, {}, regions, picture, (), STAGE_MS))
 
 

@@ -5,7 +5,9 @@
 
 Every run is built into an INT8 and an fp32 bundle with the normal part of the data set and scored causally, frame by frame,
 as `edge-vad evaluate` does. micro, macro: AUC with the data set's official labels; other: micro AUC with its other labels.
-document: micro AUC with the document's own normalisation, which looks at whole videos. ms: CPU time of one processed frame,
+document: micro AUC with the document's own normalisation, which looks at whole videos. pasted: AUC on events pasted into the
+normal clips that the training held out (benchmarks/pasted.py), without any label of the data set: what choices are made on.
+ms: CPU time of one processed frame,
 one thread; a network runs on every stride-th frame. train: minutes of wall time that the training took.
 """
 
@@ -22,6 +24,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from choices import pasted_streams
 from edge_vad.converters.build_command import clips_of
 from edge_vad.converters.checkpoint import Trained, load_network
 from edge_vad.converters.network_build import build_network
@@ -32,11 +36,13 @@ from edge_vad.bundle import read_bundle
 from edge_vad.commands.evaluate import evaluate
 from edge_vad.detector import Detector
 from edge_vad.evaluation import open_dataset
+from edge_vad.evaluation.metrics import micro_auc
+from edge_vad.footage import Clip
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
 HEADER = (
-    "| run | network | parameters | train, epochs | precision | micro | macro | other | document | ms | bundle |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| run | network | parameters | train, epochs | precision | micro | macro | other | document | pasted | ms | bundle |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -61,7 +67,8 @@ def row(run: Path, precision: Precision, data: Path) -> str:
         out = Path(folder) / "site.evb"
         build_network(clips_of([str(data)]), out, run, trained.method, BuildSettings(precision=precision))
         bundle = read_bundle(out)
-    result, _ = evaluate(Detector.open(bundle), dataset, None, bundle.n_bytes)
+    detector = Detector.open(bundle)
+    result, _ = evaluate(detector, dataset, None, bundle.n_bytes)
     n_parameters = sum(p.numel() for n, p in system.named_parameters() if not n.startswith(system.fixed or ("-",)))
     values = (
         run.name,
@@ -70,10 +77,22 @@ def row(run: Path, precision: Precision, data: Path) -> str:
         f"{trained.seconds / 60:.0f} min, {trained.epochs}",
         precision,
         *accuracies(result),
+        f"{pasted_auc(detector, clips_of([str(data)]), trained):.3f}",
         f"{result['cpu_ms_per_frame']['total'] * trained.stride:.1f}",
         f"{bundle.n_bytes / 1e6:.2f} MB",
     )
     return "| " + " | ".join(values) + " |"
+
+
+def pasted_auc(detector: Detector, clips: list[Clip], trained: Trained) -> float:
+    """Micro AUC over the held-out clips with events of other clips in them."""
+    held = {name for name, _, _ in trained.held_out}
+    scores, labels = [], []
+    for _, frames, truth in pasted_streams([c for c in clips if c.name in held], [c for c in clips if c.name not in held]):
+        detector.reset()
+        scores.append(np.array([detector.process(frame).score for frame in frames]))
+        labels.append(truth)
+    return micro_auc(scores, labels)
 
 
 def described(trained: Trained) -> str:

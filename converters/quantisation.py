@@ -24,7 +24,7 @@ Precision = Literal["int8", "fp16", "fp32"]
 Calibration = Literal["minmax", "percentile", "entropy"]
 Quantizer = Literal["onnxruntime", "nncf"]
 
-NETWORK_OPERATORS = ("Add", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "LeakyRelu", "Relu")
+NETWORK_OPERATORS = ("Add", "Clip", "Concat", "Conv", "DepthToSpace", "Relu")
 MIN_COSINE = {"int8": 0.9, "fp16": 0.999}
 PERCENTILE = 99.99  # of an activation's values that its range holds
 # ONNX Runtime's own 128 bins leave the search for the least entropy one candidate; its time grows with the square of them.

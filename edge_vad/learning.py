@@ -81,7 +81,9 @@ class Learner:
     def __init__(self, bundle: Bundle, profile: Profile, *, include_events: bool = False) -> None:
         """Raises BundleFormatError when the bundle's method has no memory."""
         if bundle.method != METHOD:
-            raise BundleFormatError(f"the method {bundle.method!r} has no memory banks to learn into; build a new bundle")
+            raise BundleFormatError(
+                f"only bundles of {METHOD} learn on site, not of {bundle.method!r}: build a new one from footage"
+            )
         inference = profile.inference
         backend = load_backend(inference)
         opened = _Remembering.open(bundle, backend, threads=inference.threads, device=inference.device, bank=inference.bank)

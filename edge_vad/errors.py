@@ -12,6 +12,7 @@
     |-- ForeignMemoryError     a memory bank of another program cannot be read, or does not fit
     |-- EngineError            the workers of a build cannot be reached, or keep dying
     |-- OutputError            a result cannot be written
+    |-- ProvisionError         an overlay for a unit cannot be put together
     |-- KeyFileError           a key file is missing, damaged, or its password is wrong
     |-- ReportError            a report of bench cannot be read or compared
     |-- StoreError             the store of bundles has not what was asked for, or is in use
@@ -79,6 +80,10 @@ class EngineError(EdgeVadError):
 
 class OutputError(EdgeVadError):
     """A result cannot be written; nothing half-written is left behind."""
+
+
+class ProvisionError(EdgeVadError):
+    """A wheel that an overlay needs cannot be had, or its parts do not fit together."""
 
 
 class KeyFileError(EdgeVadError):

@@ -19,7 +19,7 @@ from pathlib import Path
 import edge_vad
 from edge_vad.device import Device, load_device
 from edge_vad.errors import OutputError, ProfileError
-from edge_vad.files import write_atomically
+from edge_vad.files import link_atomically, make_folder, write_atomically, writing
 from edge_vad.health import User
 from edge_vad.profile import load_profile, names
 
@@ -32,6 +32,7 @@ GROUPS = ("video", "render", "gpio")
 HOMES = ("/home/", "/root/", "/run/user/")
 CREDENTIAL = "device.yaml"
 START_S = 300.0
+WANTED_BY = "multi-user.target"
 
 TEMPLATE = """{mark} --config {config}
 # After a change of the configuration: systemctl restart {name}; after another camera, sink or folder: install it again.
@@ -93,7 +94,7 @@ SystemCallErrorNumber=EPERM
 LimitCORE=0
 
 [Install]
-WantedBy=multi-user.target
+WantedBy={wanted_by}
 """
 # Those of no board are ignored there. char-video4linux: cameras; media, dma_heap, vcio, vchiq: of a Raspberry Pi.
 DEVICES = """DevicePolicy=closed
@@ -128,11 +129,8 @@ def service_of(config: Path, user: str | None = None, python: str = sys.executab
     device = load_device(config)
     profile = load_profile(device.profile, device.set)
     who = _user(user)
-    for key, path in _named_paths(device):
-        if not path.is_absolute():
-            raise ProfileError(f"{config}: {key} {path}: a service has no current folder: write the whole path")
+    check_paths(config, device, user)
     _check_readable(device, who, python)
-    _check_folders(config, device, user)
     gpu = any(choice.device != "cpu" for choice in profile.inference.choices)
     jetson = any(c.source.startswith(("csi:", "gst:", "gstreamer:")) for c in device.cameras.values())
     hidden = not who.may_read(config)
@@ -141,6 +139,7 @@ def service_of(config: Path, user: str | None = None, python: str = sys.executab
         mark=MARK,
         config=config,
         name=file_name(device.name),
+        wanted_by=WANTED_BY,
         unit=device.name,
         log_name=Path(file_name(device.name)).stem,
         command=_command(config, python, hidden),
@@ -159,6 +158,14 @@ def file_name(unit: str) -> str:
     return "edge-vad.service" if unit == "edge-vad" else f"edge-vad-{unit}.service"
 
 
+def check_paths(config: Path, device: Device, user: str | None = None) -> None:
+    """ProfileError where a service could not use what a configuration names. user: as in `service_of`."""
+    for key, path in _named_paths(device):
+        if not path.is_absolute():
+            raise ProfileError(f"{config}: {key} {path}: a service has no current folder: write the whole path")
+    _check_folders(config, device, user)
+
+
 def install(service: Service) -> None:
     """Write it, have it start with the device, and start it now. Raises OutputError."""
     _need_systemd()
@@ -166,6 +173,16 @@ def install(service: Service) -> None:
     _systemctl("daemon-reload")
     _systemctl("enable", service.name)
     _systemctl("restart", service.name)
+
+
+def prepare(service: Service) -> None:
+    """Write it and have it start with the device, also into an image where no systemd runs. Raises OutputError."""
+    _need_root()
+    wanted_by = UNITS / f"{WANTED_BY}.wants"
+    with writing(wanted_by):
+        make_folder(wanted_by)
+        write_atomically(UNITS / service.name, service.text.encode())
+        link_atomically(wanted_by / service.name, str(UNITS / service.name))
 
 
 def uninstall(unit: str | None = None) -> str:
@@ -298,6 +315,10 @@ def _check_folders(config: Path, device: Device, user: str | None) -> None:
 def _need_systemd() -> None:
     if shutil.which("systemctl") is None or not RUNNING.is_dir():
         raise OutputError("systemd does not run here; --dry-run prints the service, and edge-vad run needs none")
+    _need_root()
+
+
+def _need_root() -> None:
     if os.geteuid() != 0:
         raise OutputError("only root may install services: run it with sudo")
 

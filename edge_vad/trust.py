@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -65,6 +66,11 @@ def load_trust(keys: Path, policy: Policy | Literal["default"] = "default", comp
             paths = [keys] * (keys.exists() or keys.is_symlink())
     except OSError as error:
         raise KeyFileError(f"{keys}: the trusted keys cannot be read: {error.strerror}") from error
+    return trust_of(paths, policy, compatible)
+
+
+def trust_of(paths: Sequence[Path], policy: Policy | Literal["default"] = "default", compatible: str = "") -> Trust:
+    """The same, of these ``.pub`` files."""
     trusted = tuple(read_public_key(path) for path in paths)
     if policy == "default":
         policy = "required" if trusted else "if-present"

@@ -19,6 +19,7 @@ def main(arguments: Sequence[str]) -> int:
     add.add_argument("--config", type=Path, required=True, metavar="FILE.yaml", help="the unit (docs/live.md)")
     add.add_argument("--user", metavar="NAME", help="run as this user; without it as one that systemd makes up")
     add.add_argument("--dry-run", action="store_true", help="print the service file and change nothing")
+    add.add_argument("--no-start", action="store_true", help="only have it start with the device; works in an image too")
     remove = actions.add_parser("uninstall", help="stop it and take it away; its data stays", allow_abbrev=False)
     remove.add_argument("name", nargs="?", metavar="NAME", help="of the unit, where several are installed")
     options = parser.parse_args(arguments)
@@ -30,6 +31,10 @@ def _install(options: Namespace) -> int:
     _warn_of_footage(options.config)
     if options.dry_run:
         sys.stdout.write(made.text)
+        return 0
+    if options.no_start:
+        service.prepare(made)
+        sys.stdout.write(f"{made.name} starts with the device\n")
         return 0
     service.install(made)
     sys.stdout.write(f"{made.name} runs and starts with the device; see: edge-vad status, journalctl --unit {made.name}\n")

@@ -18,7 +18,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -236,19 +237,16 @@ def plan(folder: Path) -> dict[str, Any]:
     return described
 
 
-class locked:
+@contextmanager
+def locked() -> Iterator[None]:
     """Two installations at once would take each other's steps back."""
-
-    def __enter__(self) -> None:
-        RELEASES.mkdir(parents=True, exist_ok=True)
-        self.file = (RELEASES / ".lock").open("w")
+    RELEASES.mkdir(parents=True, exist_ok=True)
+    with (RELEASES / ".lock").open("w") as file:
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise Refused("another installation runs; wait for it") from error
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+        yield
 
 
 def run(*command: str) -> str:

@@ -104,7 +104,7 @@ def contents(parts: Parts) -> dict[str, bytes]:
     if parts.profile:
         members["profile.yaml"] = parts.profile.read_bytes()
     hashes = {path: sha256(members[f"wheels/{path.name}"]) for path in parts.wheels}
-    lines = [f"{'=='.join(pinned(path))} --hash=sha256:{key}" for path, key in sorted(hashes.items())]
+    lines = sorted(f"{'=='.join(pinned(path))} --hash=sha256:{key}" for path, key in hashes.items())
     members["requirements.txt"] = ("\n".join(lines) + "\n").encode()
     described = json.dumps(_description(parts, members), indent=2, sort_keys=True)
     return {**members, "overlay.json": f"{described}\n".encode()}

@@ -87,23 +87,21 @@ def profile_of(options: Namespace, device: Device) -> tuple[Profile, Path | None
 
 
 def bundles_of(given: Sequence[str], device: Device) -> dict[str, Path]:
-    """The bundle of each camera. Raises ProfileError."""
-    files: dict[str, Path] = {}
+    """The bundle of each camera: its own one, else that of all. Raises ProfileError."""
+    named: dict[str, Path] = {}
     for text in given:
         name, split, path = text.rpartition("=")
         if split and name not in device.cameras:
             raise ProfileError(
                 f"--bundle {text}: no camera {name!r}{did_you_mean(name, device.cameras)} in the configuration"
             )
-        for camera in [name] if split else device.cameras:
-            if camera in files:
-                raise ProfileError(
-                    f"--bundle {text}: camera {camera} has got {files[camera]} already; write CAMERA=FILE.evb"
-                )
-            files[camera] = Path(path)
-    if missing := [name for name in device.cameras if name not in files]:
+        if name in named:
+            raise ProfileError(f"--bundle {text}: there is {named[name]} already; write CAMERA=FILE.evb for each camera")
+        named[name] = Path(path)
+    files = {name: named.get(name) or named.get("") for name in device.cameras}
+    if missing := [name for name, path in files.items() if path is None]:
         raise ProfileError(f"camera {missing[0]} has no bundle: --bundle {missing[0]}=FILE.evb")
-    return files
+    return {name: path for name, path in files.items() if path}
 
 
 def read_bundles(files: Mapping[str, Path], keys: Sequence[Path], profile: Profile) -> dict[str, Bundle]:

@@ -558,7 +558,8 @@ def _slice(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, 
         taken = range(*slice(b, s, step).indices(x.shape[axis]))
         if step > 0:
             window = [slice(None)] * (axis % x.ndim)
-            x = x[(*window, slice(taken.start, max(taken.stop, taken.start), step))]
+            window.append(slice(taken.start, max(taken.stop, taken.start), step))
+            x = x[tuple(window)]
         else:
             x = x.index_select(axis, torch.tensor(list(taken), dtype=torch.int64, device=x.device))
     return x

@@ -35,7 +35,9 @@ def main(arguments: Sequence[str]) -> int:
         return EXIT_NONE
     troubles = {unit.path: troubles_of(unit) for unit in units}
     if options.json:
-        told = [{**unit.status, "file": str(unit.path), "troubles": troubles[unit.path]} for unit in units]
+        told = [
+            {**unit.status, "file": str(unit.path), "stale": unit.stale, "troubles": troubles[unit.path]} for unit in units
+        ]
         sys.stdout.write(json.dumps(told, indent=2, sort_keys=True) + "\n")
     else:
         sys.stdout.write("\n".join(describe(unit, troubles[unit.path]) for unit in units))

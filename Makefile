@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test fuzz lint build clean
+.PHONY: install demo test fuzz lint locks build clean
 
 install: .venv/installed
 
@@ -33,9 +33,16 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy edge_vad converters
 
+# The wheels of every target of edge-vad provision, resolved anew: converters/locks.
+locks: install
+	$(BIN)/pip install --quiet uv
+	$(BIN)/python -m edge_vad.converters.lock
+
+# The same tree gives the same bytes: one date (of the last commit, 1980 outside git), one umask, no list of an earlier sdist.
+build: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
 build: install
-	rm -rf build dist
-	$(BIN)/python -m build --no-isolation
+	rm -rf build dist *.egg-info/SOURCES.txt
+	umask 022 && $(BIN)/python -m build --no-isolation
 
 clean:
 	rm -rf .venv build dist demo_out *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -52,6 +52,8 @@ def wheels_of(target: Target, groups: Iterable[str], own: Sequence[Path], withou
     """
     replaced = {pinned(path)[0]: path for path in own}
     left_out = {*replaced, *without}
+    if any(name.startswith("onnxruntime-") for name in replaced):
+        left_out.add("onnxruntime")  # -gpu and others are the same module: they would overwrite each other's files
     lines = [line for line in locked(target, groups) if line.split("==")[0] not in left_out]
     _make(cache)
     downloaded = _cached(target, [line for line in lines if line.split("==")[0] not in COMPILED], cache)

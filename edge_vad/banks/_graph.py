@@ -10,6 +10,7 @@ another; uint32. The metadata names the bank's hash, ``m``, and ``ef``, the widt
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -84,7 +85,7 @@ def decode(graph: bytes, rows: Float32, ef_construction: int, seed: int) -> dict
         "max_M": m,
         "max_M0": 2 * m,
         "M": m,
-        "mult": 1 / np.log(m),
+        "mult": 1 / math.log(m),  # hnswlib compares it bit by bit with the C library's; NumPy has logarithms of its own
         "ef_construction": ef_construction,
         "ef": ef,
         "has_deletions": False,

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test fuzz lint locks build clean
+.PHONY: install demo test test-arm64 test-vm docs fuzz lint locks build clean
 
 install: .venv/installed
 
@@ -18,6 +18,19 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Overlays in emulated arm64 systems, and picamera2 (docs/testing.md). Needs: root, apt-get install mmdebstrap, Linux 6.7.
+test-arm64: install
+	$(BIN)/python -m pytest -s -rs tests/arm64/overlays.py tests/arm64/picamera2_units.py
+
+# A unit in a virtual machine: offline installation, unplugged camera, watchdog, three power cuts (docs/testing.md). As root, half
+# an hour and more; needs: apt-get install qemu-system-x86 qemu-utils mmdebstrap e2fsprogs
+test-vm: install
+	$(BIN)/python -m pytest -s -x tests/vm/leg.py
+
+# The documentation as a site in site/, without a network. The variable silences the theme's advertisement of its successor.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The fuzzers of the tests, each for that many seconds, from that seed on; they print what came of how many cases.
 FUZZ_SECONDS ?= 600
@@ -45,4 +58,4 @@ build: install
 	umask 022 && $(BIN)/python -m build --no-isolation
 
 clean:
-	rm -rf .venv build dist demo_out *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist site demo_out *.egg-info .pytest_cache .mypy_cache .ruff_cache

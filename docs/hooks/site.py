@@ -27,7 +27,6 @@ OUTSIDE = {  # file of the repository: its page in the site
     "THIRD_PARTY_LICENSES.md": "licences.md",
     "benchmarks/README.md": "benchmarks.md",
 }
-WAITING = {"testing.md"}  # may be missing until it is written; delete this name with all three of its uses then
 HELP = "<!-- the help of every command -->"
 LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
@@ -37,10 +36,6 @@ log = get_plugin_logger("site")
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Section names in links are GitHub's, so that one link works in both places; the examples are found."""
     config.mdx_configs.setdefault("toc", {})["slugify"] = slugify(case="lower")
-    missing = {page for page in WAITING if not (ROOT / "docs" / page).exists()}
-    for part in config.nav:
-        for name, entries in part.items():
-            part[name] = [entry for entry in entries if isinstance(entry, str) or not missing & set(entry.values())]
     examples = [page for page in pages_outside().values() if page.startswith("examples/")]
     if examples:
         config.nav.append({"Examples": examples})
@@ -66,8 +61,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         text, link, section = found[1], found[2], found[3] or ""
         target = normpath(f"{source}/../{link}")
         inside = pages.get(target, target.removeprefix("docs/") if target.startswith("docs/") else "")
-        if inside in WAITING and not (ROOT / target).exists():
-            return text
         if inside:
             return f"[{text}]({relpath(inside, dirname(uri) or '.')}{section})"
         if not (ROOT / target).exists():

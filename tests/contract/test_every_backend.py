@@ -1,6 +1,8 @@
-"""What every backend must do, run over every module in the folder."""
+"""What every backend must do, run over every module in the folder, and over the example of a backend of one's own."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +12,27 @@ from onnx import helper
 from edge_vad.backends import Backend
 from edge_vad.backends.base import load_backend
 from edge_vad.errors import BackendError
+from edge_vad.manifest import sha256
 from edge_vad.plugins import available, load
 from edge_vad.profile import Inference
 
 PICTURES = np.random.default_rng(0).normal(0, 1, (3, 3, 32, 24)).astype(np.float32)
 
 
-@pytest.fixture(params=available("backends"))
-def backend(request: pytest.FixtureRequest) -> type[Backend]:
+ROOT = Path(__file__).parents[2]
+EXAMPLE = "custom_backend.accelerator"
+
+
+@pytest.fixture(params=[*available("backends"), EXAMPLE])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Backend]:
+    if request.param == EXAMPLE:  # it needs its vendor's package, and the model compiled
+        monkeypatch.syspath_prepend(str(ROOT / "firmware_examples"))
+        monkeypatch.syspath_prepend(str(ROOT / "tests" / "stand_in"))
+        from npu_runtime import compile_model
+
+        compiled = tmp_path / f"{sha256(tiny.encoder_model())}.npu"
+        compiled.write_bytes(compile_model(tiny.encoder_model(), PICTURES))
+        monkeypatch.setenv("COMPILED_MODELS", str(tmp_path))
     return load("backends", request.param, Backend)
 
 
@@ -97,7 +112,7 @@ def test_fp16_computes_in_fp16_or_is_an_error(backend: type[Backend]) -> None:
 
 
 def named(backend: type[Backend]) -> str:
-    return backend.__module__.rpartition(".")[2]
+    return backend.__module__.removeprefix("edge_vad.backends.")
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])

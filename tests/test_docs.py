@@ -35,7 +35,12 @@ from edge_vad.strict import to_plain
 Cli = Callable[..., Outcome]
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("firmware_examples/*/*.md")]
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *ROOT.glob("benchmarks/*.md"),
+        *ROOT.glob("firmware_examples/*/*.md"),
+    ]
 )
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -48,7 +53,8 @@ def command_lines() -> Iterator[tuple[str, str, bool]]:
     """(document, command, complete) of every edge-vad command: complete in a block, perhaps a part between backticks."""
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
-        shown = [line for kind, block in BLOCK.findall(text) if kind in ("", "sh", "bash") for line in block.replace("\\\n", " ").splitlines()]
+        blocks_shown = [block for kind, block in BLOCK.findall(text) if kind in ("", "sh", "bash")]
+        shown = [line for block in blocks_shown for line in block.replace("\\\n", " ").splitlines()]
         named = re.findall(r"`(edge-vad [^`\n]+)`", BLOCK.sub("", text))
         for line, complete in [*((line, True) for line in shown), *((line, False) for line in named)]:
             command = line.split("#")[0].strip().removeprefix("$ ").removesuffix(" &")

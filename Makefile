@@ -16,8 +16,11 @@ install: .venv/installed
 demo: install
 	$(BIN)/edge-vad demo
 
+# Files are spread over that many processes.
+JOBS ?= 2
+
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 # Overlays in emulated arm64 systems, and picamera2 (docs/testing.md). Needs: root, apt-get install mmdebstrap, Linux 6.7.
 test-arm64: install

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from edge_vad.converters.encoders import OnnxEncoder, cosine, features, quiet
 from edge_vad.converters.half_precision import half_precision
+from edge_vad.converters.saturation import saturates
 
 from edge_vad.errors import EncoderError
 from edge_vad.features import Encoder, Preprocessing
@@ -165,14 +166,18 @@ def quantize_model(
     operators: Sequence[str] | None = None,
     excluded: Sequence[str] = (),
 ) -> Any:
-    """Static quantisation by ONNX Runtime: activations uint8 per tensor, weights int8 per channel.
+    """Static quantisation by ONNX Runtime: activations uint8 per tensor, weights int8 per channel; 7 bits of them on a
+    processor that would lose sums of 8 (`saturates`), where the features of the memory come from.
 
     inputs: of normal footage, by the name of the graph's input. operators: that are quantised, all that can be by default.
     excluded: names of nodes that stay in floats. The steps of ONNX Runtime's `quantize_static`, which keeps all histogram
     values in memory and has no `num_bins`.
     """
+    seven_bits = saturates()
+    if seven_bits:
+        log.warning("this processor has no VNNI: INT8 weights get 7 bits, so that devices compute what is computed here")
     with quiet():
-        return _quantize_with_onnxruntime(model, inputs, calibration, operators, excluded)
+        return _quantize_with_onnxruntime(model, inputs, calibration, operators, excluded, seven_bits)
 
 
 def _quantize_with_onnxruntime(
@@ -181,6 +186,7 @@ def _quantize_with_onnxruntime(
     calibration: Calibration,
     operators: Sequence[str] | None,
     excluded: Sequence[str],
+    seven_bits: bool,
 ) -> Any:
     onnx = require("onnx", "onnx", "INT8 quantisation")
     quantization = require("onnxruntime.quantization", "onnxruntime", "INT8 quantisation")
@@ -190,7 +196,7 @@ def _quantize_with_onnxruntime(
     quantizer = quantization.QDQQuantizer(
         onnx.shape_inference.infer_shapes(model),
         per_channel=True,
-        reduce_range=False,
+        reduce_range=seven_bits,
         weight_qType=quantization.QuantType.QInt8,
         activation_qType=quantization.QuantType.QUInt8,
         tensors_range=ranges,

@@ -186,4 +186,7 @@ def _failed(what: str, advice: str) -> SelfTestError:
 
 
 REBUILD = "build the bundle again"
-ADVICE = "this installation computes something else than the one that built the bundle: try another backend"
+ADVICE = (
+    "this installation computes something else than the one that built the bundle: try another backend, "
+    "or another precision (docs/precision.md)"
+)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -247,3 +249,24 @@ def test_a_percentile_bundle_is_built(cli: Cli, footage: Path, tiny_encoder: Pat
     assert said.code == 0, said.err
     assert read_bundle(tmp_path / "int8.evb").manifest.models["encoder"].precision == "int8"
     Detector.open(tmp_path / "int8.evb")
+
+
+def test_weights_get_seven_bits_where_sums_of_eight_are_lost(
+    small: OnnxEncoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    largest = {}
+    for lost in (False, True):
+        monkeypatch.setattr(quantisation, "saturates", lambda lost=lost: lost)
+        made, _ = quantize(small, [pictures(1)], "minmax")
+        weights = [onnx.numpy_helper.to_array(w) for w in onnx.load_from_string(made.model).graph.initializer]
+        largest[lost] = max(int(np.abs(w.astype(int)).max()) for w in weights if w.dtype == np.int8)
+    assert largest[False] > 120 and largest[True] <= 64
+    assert "no VNNI" in caplog.text
+
+
+@pytest.mark.skipif(not shutil.which("qemu-x86_64-static"), reason="needs the program qemu-x86_64-static (qemu-user-static)")
+def test_a_processor_without_vnni_is_known(tmp_path: Path) -> None:
+    asks = "from edge_vad.converters.saturation import saturates; print(saturates())"
+    command = ["qemu-x86_64-static", "-cpu", "Haswell", sys.executable, "-c", asks]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert said.stdout.strip() == "True"

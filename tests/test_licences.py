@@ -67,9 +67,9 @@ def with_their_own(names: set[str]) -> set[str]:
 def stated(package: str) -> str:
     """The licence of an installed package as SPDX: from its metadata, else from its licence file."""
     said = metadata.metadata(package)
-    if expression := said["License-Expression"]:
+    if expression := said.get("License-Expression"):
         return str(expression)
-    for line in [str(said["License"]), *(said.get_all("Classifier") or [])]:
+    for line in [str(said.get("License")), *(said.get_all("Classifier") or [])]:
         if line in SPDX:
             return SPDX[line]
     texts = [file.read_text() for file in metadata.files(package) or () if "LICENSE" in file.name]

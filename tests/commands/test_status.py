@@ -244,4 +244,4 @@ def test_a_unit_tells_all_that_is_shown(cli: Cli, tiny_bundle: Path, tmp_path: P
         unit._stop()
     assert said.code == 3 and "street is connecting" in said.out and "None" not in said.out.replace("None fps", "")
     assert set(camera()) <= set(plain["cameras"]["street"])
-    assert {*status(), "file", "troubles"} == set(plain)
+    assert {*status(), "file", "stale", "troubles"} == set(plain)

@@ -59,7 +59,8 @@ def command_lines() -> Iterator[tuple[str, str, bool]]:
         for line, complete in [*((line, True) for line in shown), *((line, False) for line in named)]:
             command = line.split("#")[0].strip().removeprefix("$ ").removesuffix(" &")
             if re.match(r"(\w+=\S+ )*edge-vad ", command) and not re.search(r"\.\.\.|\|", command):
-                yield document.name, command, complete
+                example = document.is_relative_to(ROOT / "firmware_examples")
+                yield str(document.relative_to(ROOT)) if example else document.name, command, complete
 
 
 def parser_of(verb: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:

@@ -27,7 +27,8 @@ from edge_vad.bundle import read_bundle
 Cli = Callable[..., Outcome]
 GUIDES = sorted((ROOT / "docs/guides").glob("*.md"))
 PAGES = [*(ROOT / "docs" / f"{name}.md" for name in ("index", "quick-start", "how-it-works", "limits")), *GUIDES]
-OTHERS = sorted({document for document, _, _ in command_lines()} - {page.name for page in PAGES})
+EXAMPLES = {document for document, _, _ in command_lines() if "/" in document}  # with tests of their own
+OTHERS = sorted({document for document, _, _ in command_lines()} - {page.name for page in PAGES} - EXAMPLES)
 ID = "1f8f9a21bfea"  # the pages' word for the id of site.evb
 PATIENCE_S = 60.0  # until a unit that was started says that it is at work
 INSTEAD = {"/dev/video0": "synthetic:seconds=2,size=180x120"}  # what a desktop has not, and what stands for it here

@@ -67,17 +67,13 @@ def _resolved(target: Target, packages: list[str], known: set[str]) -> list[str]
         (Path(folder) / "wheels").mkdir()
         wheels = [line for line in text.splitlines() if line.split("==")[0] not in COMPILED]
         download(target, wheels, Path(folder) / "wheels")
-        by_name = {_name(path): sha256(path.read_bytes()) for path in (Path(folder) / "wheels").iterdir()}
+        by_name = {pinned(path)[0]: sha256(path.read_bytes()) for path in (Path(folder) / "wheels").iterdir()}
     compiled = [" ".join(line.split()) for line in text.splitlines() if line.split("==")[0] in COMPILED]
     return sorted([f"{line.split()[0]} --hash=sha256:{by_name[line.split('==')[0]]}" for line in wheels] + compiled)
 
 
 def _uv_platform(target: Target) -> str:
     return f"{target.architecture}-manylinux_{target.glibc[0]}_{min(target.glibc[1], 40)}"
-
-
-def _name(wheel: Path) -> str:
-    return pinned(wheel)[0]
 
 
 if __name__ == "__main__":

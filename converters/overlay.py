@@ -99,12 +99,14 @@ def contents(parts: Parts) -> dict[str, bytes]:
         "trusted.d/README": b"The keys of this unit's owner.\n",
         **{f"trusted.d/{path.name}": path.read_bytes() for path in parts.trusted},
         **{f"wheels/{path.name}": path.read_bytes() for path in parts.wheels},
-        **{f"bundles/{_bundle_file(path)}": path.read_bytes() for path in parts.files.values()},
+        **{f"bundles/{path.name}": path.read_bytes() for path in parts.files.values()},
     }
     if parts.profile:
         members["profile.yaml"] = parts.profile.read_bytes()
     hashes = {path: sha256(members[f"wheels/{path.name}"]) for path in parts.wheels}
-    lines = sorted(f"{'=='.join(pinned(path))} --hash=sha256:{key}" for path, key in hashes.items())
+    # pip runs from its wheel, and nobody needs it afterwards.
+    kept = {path: key for path, key in hashes.items() if pinned(path)[0] != "pip"}
+    lines = sorted(f"{'=='.join(pinned(path))} --hash=sha256:{key}" for path, key in kept.items())
     members["requirements.txt"] = ("\n".join(lines) + "\n").encode()
     described = json.dumps(_description(parts, members), indent=2, sort_keys=True)
     return {**members, "overlay.json": f"{described}\n".encode()}
@@ -134,11 +136,7 @@ def _description(parts: Parts, members: Mapping[str, bytes]) -> dict[str, Any]:
 def _camera(parts: Parts, name: str) -> dict[str, str]:
     camera, bundle = parts.device.cameras[name], parts.bundles[name]
     place = {"store": camera.store} if camera.store else {"path": str(camera.bundle)}
-    return {"file": _bundle_file(parts.files[name]), "id": bundle.id, **place}
-
-
-def _bundle_file(path: Path) -> str:
-    return path.name
+    return {"file": parts.files[name].name, "id": bundle.id, **place}
 
 
 def _is_private(config: Path) -> bool:

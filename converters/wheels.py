@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
-from importlib.metadata import distribution
+from importlib.metadata import distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlparse
@@ -128,7 +128,7 @@ def _make(folder: Path) -> None:
 
 
 def _source() -> Path | None:
-    """The folder of an editable installation."""
-    said = distribution("edge-vad").read_text("direct_url.json")
-    told = json.loads(said) if said else {}
-    return Path(unquote(urlparse(told["url"]).path)) if told.get("dir_info", {}).get("editable") else None
+    """The folder of an editable installation. Metadata without an origin is a build's, beside the sources."""
+    told = [json.loads(said) for found in distributions(name="edge-vad") if (said := found.read_text("direct_url.json"))]
+    editable = [one for one in told if one.get("dir_info", {}).get("editable")]
+    return Path(unquote(urlparse(editable[0]["url"]).path)) if editable else None

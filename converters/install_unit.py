@@ -95,7 +95,7 @@ def install(release: Path) -> int:
             if before and before != release and before.is_dir():
                 say(f"going back to {before.name}")
                 go_back(before)
-                link(PREVIOUS, older) if older else PREVIOUS.unlink()  # what failed is nothing to go back to
+                link(PREVIOUS, older) if older else PREVIOUS.unlink(missing_ok=True)  # what failed is nothing to go back to
             raise
         mark(OVERLAY.with_name(f"{OVERLAY.name}.installed"), release.name)
         sweep()
@@ -117,7 +117,9 @@ def go_back(release: Path) -> None:
     apply(release)
     for name, camera in described["cameras"].items():
         store = camera.get("store")
-        if store and linked(Path(store) / "state/previous") == camera["id"]:
+        if path := camera.get("path"):
+            lay(release / "overlay/bundles" / camera["file"], Path(path))
+        elif linked(Path(store) / "state/previous") == camera["id"]:
             vad(release, described, "store", "rollback", "--store", store)
             hand_over(Path(store))
             say(f"camera {name}: back to bundle {camera['id'][:12]}")
@@ -146,6 +148,9 @@ def make_release(release: Path, described: dict[str, Any]) -> None:
         if (OVERLAY / name).is_file():
             shutil.copy(OVERLAY / name, kept / name)
     shutil.copytree(OVERLAY / "trusted.d", kept / "trusted.d")
+    (kept / "bundles").mkdir()
+    for file in {camera["file"] for camera in described["cameras"].values() if "path" in camera}:  # a store keeps its own
+        shutil.copy(OVERLAY / "bundles" / file, kept / "bundles" / file)
     os.sync()
     mark(release / DONE, "")
     say(f"{release}: {described['edge_vad']} for {described['target']['system']}")
@@ -179,9 +184,7 @@ def deliver(release: Path, described: dict[str, Any], bundles: Path) -> list[str
     for name, camera in described["cameras"].items():
         bundle = bundles / camera["file"]
         if path := camera.get("path"):
-            if not Path(path).is_file() or digest(Path(path)) != digest(bundle):
-                replace(bundle, Path(path))
-                activated.append(name)
+            activated += [name] if lay(bundle, Path(path)) else []
             continue
         store = Path(camera["store"])
         if linked(store / "state/current") == camera["id"]:
@@ -191,6 +194,14 @@ def deliver(release: Path, described: dict[str, Any], bundles: Path) -> list[str
         hand_over(store)
         activated.append(name)
     return activated
+
+
+def lay(bundle: Path, path: Path) -> bool:
+    """A bundle at the path that a configuration names. Whether another one was there."""
+    if path.is_file() and digest(path) == digest(bundle):
+        return False
+    replace(bundle, path)
+    return True
 
 
 def start(release: Path, described: dict[str, Any], changed: bool) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -117,6 +118,18 @@ def ensemble_bundle(network_footage: Path, tiny_encoder: Path) -> Path:
     more = ["--method", "ensemble", "--weights", str(tiny.NETWORKS / "maam.safetensors")]
     assert main(tiny.build_arguments(network_footage, out, tiny_encoder, *more)) == 0
     return out
+
+
+@pytest.fixture
+def pins() -> Iterator[Any]:
+    """gpiozero's pins that are none."""
+    gpiozero = pytest.importorskip("gpiozero", reason="pip install gpiozero")
+    from gpiozero.pins.mock import MockFactory
+
+    gpiozero.Device.pin_factory = MockFactory()
+    yield gpiozero.Device.pin_factory
+    gpiozero.Device.pin_factory.reset()
+    gpiozero.Device.pin_factory = None
 
 
 @pytest.fixture

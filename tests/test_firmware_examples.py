@@ -95,17 +95,6 @@ def test_the_alarm_command_runs_once_an_event(cli: Cli, street: Path, street_bun
 # gpio_alarm
 
 
-@pytest.fixture
-def pins() -> Iterator[Any]:
-    gpiozero = pytest.importorskip("gpiozero", reason="pip install gpiozero")
-    from gpiozero.pins.mock import MockFactory
-
-    gpiozero.Device.pin_factory = MockFactory()
-    yield gpiozero.Device.pin_factory
-    gpiozero.Device.pin_factory.reset()
-    gpiozero.Device.pin_factory = None
-
-
 def anomaly(kind: str, camera: str = "gate", type: Any = "anomaly") -> Record:
     return Record(1, "boot", 0.1, "2026-01-01T00:00:00.000Z", camera, type, kind)
 

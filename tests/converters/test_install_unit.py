@@ -155,6 +155,16 @@ def test_the_next_one_can_be_taken_back(unit: Unit) -> None:
     assert unit.install(second) == 0 and unit.runs() == now
 
 
+def test_a_bundle_at_a_path_is_taken_back_too(unit: Unit) -> None:
+    path = unit.root / "etc/site.evb"
+    cameras = {"gate": {"source": "/dev/video0", "bundle": str(path)}}
+    assert unit.install(unit.provision("first", cameras=cameras)) == 0
+    first = path.read_bytes()
+    second = unit.provision("second", serial=2, cameras=cameras)
+    assert unit.install(second) == 0 and path.read_bytes() != first
+    assert unit.install(second, "--rollback") == 0 and path.read_bytes() == first
+
+
 def test_releases_that_nobody_goes_back_to_are_deleted(unit: Unit) -> None:
     for number in range(1, 4):
         assert unit.install(unit.provision(f"overlay{number}", serial=number)) == 0

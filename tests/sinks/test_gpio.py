@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,15 +13,7 @@ from edge_vad.record import Record
 from edge_vad.sinks.gpio import Gpio
 
 gpiozero = pytest.importorskip("gpiozero", reason="pip install gpiozero")
-from gpiozero.pins.mock import MockFactory  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def pins() -> Iterator[Any]:
-    gpiozero.Device.pin_factory = MockFactory()
-    yield gpiozero.Device.pin_factory
-    gpiozero.Device.pin_factory.reset()
-    gpiozero.Device.pin_factory = None
+pytestmark = pytest.mark.usefixtures("pins")
 
 
 def anomaly(kind: str, camera: str = "gate", type: Any = "anomaly") -> Record:

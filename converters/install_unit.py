@@ -34,6 +34,18 @@ DONE = "installed"  # in a release: everything in it is on the medium
 # What a running unit imports: compiled now, since the service may not write beside its code, and nothing else is.
 IMPORTED = "edge_vad.detector", "edge_vad.unit", "edge_vad.commands.run", "onnxruntime", "cv2", "cryptography"
 
+# What no unit imports: a twentieth of all.
+UNUSED = (
+    "numpy/**/tests",
+    "numpy/f2py",
+    "numpy/*core/include",
+    "numpy/*core/lib",
+    "onnxruntime/quantization",
+    "onnxruntime/tools",
+    "onnxruntime/transformers",
+    "**/*.pyi",
+)
+
 
 class Refused(Exception):
     """What is wrong, in one line, and what to do."""
@@ -141,6 +153,7 @@ def make_release(release: Path, described: dict[str, Any]) -> None:
     where = ["--no-index", "--find-links", str(OVERLAY / "wheels"), *locked_to]
     how = ["--quiet", "--no-deps", "--no-compile", "--no-cache-dir", "--ignore-installed", "--root-user-action=ignore"]
     run(str(release / "bin/python"), str(pip / "pip"), "install", *how, *where)
+    prune(release)
     run(str(release / "bin/python"), "-c", f"import {', '.join(IMPORTED)}")
     kept = release / "overlay"
     kept.mkdir()
@@ -154,6 +167,16 @@ def make_release(release: Path, described: dict[str, Any]) -> None:
     os.sync()
     mark(release / DONE, "")
     say(f"{release}: {described['edge_vad']} for {described['target']['system']}")
+
+
+def prune(release: Path) -> None:
+    """Without the files that nothing on a unit reads."""
+    for site in release.glob("lib/python*/site-packages"):
+        for path in [path for pattern in UNUSED for path in site.glob(pattern)]:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)  # it lay in a folder that is gone
 
 
 def apply(release: Path) -> bool:

@@ -66,9 +66,9 @@ class Stpag(System):
         self._made_up: Tensor | None = None  # (b,): 1 where the clip holds a spatial pseudo-anomaly
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
-        clip, change = frames[:, 1:], (frames[:, 1:] - frames[:, :-1]).abs()
+        clip, change = frames[:, 1:], changes(frames)
         if self.training:
-            clip, change = self._disturbed(clip, change)
+            clip, change = self._disturbed(frames)
         found = {"appearance": self.appearance(clip), "motion": self.motion(change)}
         if self.discriminator is not None:
             found["semantic"] = self.discriminator(clip[:, -1])
@@ -88,20 +88,33 @@ class Stpag(System):
         return parts
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def _disturbed(self, clip: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-        """Some of the clips and their changes (b, k, 3, h, w) with a pseudo-anomaly in them."""
+    def _disturbed(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """The clips (b, k, 3, h, w) and changes of windows (b, k + 1, 3, h, w), some with a pseudo-anomaly in them.
+
+        What is blended in moves: it is in the changes, too.
+        """
         generator = np.random.default_rng(int(torch.randint(2**31, ())))  # follows torch's seed
-        clip, change = clip.clone(), change.clone()
-        chosen = generator.random((len(clip), 2)) < (self._spatial, self._temporal)
-        for i, (spatial, temporal) in enumerate(chosen):
-            if spatial:
-                pixels = ((clip[i] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-                made = pseudo_anomalies.spatial(generator, _to_numpy(pixels))
-                clip[i] = _from_numpy(made).to(clip) / 127.5 - 1
-            if temporal:
-                change[i] = _from_numpy(pseudo_anomalies.temporal(generator, _to_numpy(change[i]))).to(change)
-        self._made_up = torch.from_numpy(chosen[:, 0].astype(np.float32)).to(clip.device)
-        return clip, change
+        frames, chosen = frames.clone(), generator.random((len(frames), 2)) < (self._spatial, self._temporal)
+        pixels = [((window + 1) * 127.5).round().clamp(0, 255).to(torch.uint8) for window in frames]
+        drawn = frames.clone()
+        for i in np.flatnonzero(chosen[:, 0]):
+            slides = generator.random() < 0.5
+            make = pseudo_anomalies.blended if slides else pseudo_anomalies.inpainted
+            drawn[i] = _from_numpy(make(generator, _to_numpy(pixels[i]))).to(frames) / 127.5 - 1
+            if slides:
+                frames[i] = drawn[i]
+        change = changes(frames)
+        for i in np.flatnonzero(chosen[:, 1]):
+            make_change = pseudo_anomalies.hurried if generator.random() < 0.5 else pseudo_anomalies.distorted
+            made = make_change(generator, _to_numpy(change[i]), _to_numpy(pixels[i]))
+            change[i] = _from_numpy(made).to(change)
+        self._made_up = torch.from_numpy(chosen[:, 0].astype(np.float32)).to(frames.device)
+        return drawn[:, 1:], change
+
+
+def changes(frames: Tensor) -> Tensor:
+    """Sizes of the RGB differences of windows (b, k + 1, 3, h, w): (b, k, 3, h, w)."""
+    return (frames[:, 1:] - frames[:, :-1]).abs()
 
 
 class _Autoencoder(nn.Module):

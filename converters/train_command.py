@@ -75,6 +75,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: one per core)")
     parser.add_argument(
+        "--no-augment", dest="augment", action="store_const", const=False, help="do not mirror, shift and light the windows"
+    )
+    parser.add_argument(
         "--stride", type=int, metavar="N", help="frames from one of a window to the next (default: about three a second)"
     )
     parser.add_argument("--fps", type=float, help="frames per second of the footage (pictures carry none; default 10)")

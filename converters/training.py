@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from edge_vad.converters.augmentation import augmented
 from edge_vad.converters.checkpoint import (
     NETWORK,
     STATE,
@@ -135,6 +136,8 @@ class Training:
     def _train_step(self) -> None:
         torch.manual_seed(_seed(self.settings.seed, STEP, self.step))
         frames = as_frames(self.footage.windows(self._chosen()), self.device)
+        if self.settings.augment:
+            frames = augmented(frames)
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.lr * (1 + math.cos(math.pi * self.step / self.n_steps)) / 2
         self.optimiser.zero_grad()

@@ -33,6 +33,8 @@ class Amco(System):
 
     n_frames: ClassVar[int] = 3
     multiple: ClassVar[int] = 8
+    change_of: ClassVar[str] = "appearance"
+    helpers: ClassVar[tuple[str, ...]] = ("motion",)
     targets: ClassVar[Mapping[str, Target]] = {
         "motion": Target(1, 2, "difference"),
         "appearance": Target(2, 3),

@@ -33,6 +33,7 @@ class Desd(System):
 
     n_frames: ClassVar[int] = BEFORE + 1
     multiple: ClassVar[int] = 8
+    change_of: ClassVar[str] = "appearance"
     targets: ClassVar[Mapping[str, Target]] = {"appearance": Target(BEFORE, BEFORE + 1)}
     kept: Tensor
     centre: Tensor

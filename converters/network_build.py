@@ -210,6 +210,7 @@ def network_settings(
         values=tuple(name for name in system.values if name in found),
         every=system.every,
         patches=Patches(width, height, max(1, width // 4), max(1, height // 4)),
+        change_of=system.change_of,
         memories=dict(rules or {}),
     )
 
@@ -225,7 +226,7 @@ def with_means(
     """The settings with the mean error of every output over the parts."""
     network = converted.network(scene)
     window = Window(scene)
-    sums: dict[str, list[float]] = {name: [] for name in scene.targets}
+    sums: dict[str, list[float]] = {name: [] for name in scene.scored}
     for part in progress(parts, "measure errors", len(parts)):
         window.reset()
         for frame in part.frames(scene.stride, settings.fps):

@@ -41,9 +41,10 @@ class _Exported(nn.Module):
 
 
 def outputs_of(system: System, size: tuple[int, int]) -> list[str]:
-    """The outputs that a system in eval mode has: an ablation may lack one."""
+    """The outputs that a system in eval mode has on a device: an ablation may lack one."""
     with torch.inference_mode():
-        return list(system(torch.zeros(1, system.n_frames, 3, size[1], size[0])))
+        found = system(torch.zeros(1, system.n_frames, 3, size[1], size[0]))
+    return [name for name in found if name not in system.helpers]
 
 
 def export_network(system: System, size: tuple[int, int]) -> bytes:
@@ -74,7 +75,8 @@ def _export(system: System, part: Part, inputs: dict[str, Tensor]) -> bytes:
     """ONNX of a part of a system, traced and checked on ``inputs`` by name."""
     require("onnxscript", "onnxscript", "exporting a network")
     with torch.inference_mode():
-        outputs = list(part(inputs))
+        expected = {name: value for name, value in part(inputs).items() if name not in system.helpers}
+    outputs = list(expected)
     exported = _Exported(system, part, list(inputs), outputs).eval()
     batch = {0: torch.export.Dim("n", min=1, max=1024)}
     try:
@@ -92,13 +94,11 @@ def _export(system: System, part: Part, inputs: dict[str, Tensor]) -> bytes:
     except Exception as error:
         raise NetworkError(f"torch cannot export the network: {str(error).strip().splitlines()[0]}") from error
     model = bytes(without_traces(program.model_proto).SerializeToString(deterministic=True))
-    _check(model, part, inputs)
+    _check(model, expected, inputs)
     return model
 
 
-def _check(model: bytes, part: Part, inputs: dict[str, Tensor]) -> None:
-    with torch.inference_mode():
-        expected = part(inputs)
+def _check(model: bytes, expected: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> None:
     found = load("backends", "onnxruntime", Backend)(model).run({name: value.numpy() for name, value in inputs.items()})
     for name, values in expected.items():
         wanted = values.numpy()

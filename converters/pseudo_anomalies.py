@@ -66,7 +66,7 @@ def blended(generator: np.random.Generator, frames: UInt8) -> UInt8:
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), SOFTNESS)
     made = []
     for i, frame in enumerate(frames):
-        moved = np.float32([[1, 0, (i - n // 2) * slide[0]], [0, 1, (i - n // 2) * slide[1]]])
+        moved = np.array([[1, 0, (i - n // 2) * slide[0]], [0, 1, (i - n // 2) * slide[1]]], dtype=np.float32)
         alpha = cv2.warpAffine(soft, moved, (width, height))[..., None]
         made.append(frame + alpha * (cv2.warpAffine(drawn, moved, (width, height)) - frame))
     return np.stack(made).round().astype(np.uint8)

@@ -27,6 +27,8 @@ class System(nn.Module, ABC):
     multiple               sides of the pictures must be multiples of it.
     every                  frames between two runs on a stream, where a run is dear.
     values                 outputs that are scores already: (b, 1) each.
+    change_of              the output whose frames are also scored by how much they change.
+    helpers                outputs that training needs alone; a device does not compute them.
     fixed                  prefixes of parameters that come with their own weights: neither trained nor saved.
     step_done()            after every optimiser step: memories that no gradient moves.
     epoch_done()           after every epoch: what the next one depends on.
@@ -45,6 +47,8 @@ class System(nn.Module, ABC):
     multiple: ClassVar[int] = 16
     every: ClassVar[int] = 1
     values: ClassVar[tuple[str, ...]] = ()
+    change_of: ClassVar[str | None] = None
+    helpers: ClassVar[tuple[str, ...]] = ()
     fixed: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

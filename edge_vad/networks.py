@@ -18,6 +18,7 @@ from edge_vad.strict import check_range
 from edge_vad.types import Float32, UInt8
 
 FRAMES = "frames"  # the input of every network: (n, n_frames, 3, h, w) float32 in -1..1
+CHANGE = "change"  # the error of how much drawn frames change, beside those of the outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class NetworkSettings:
     frame. n_frames: of a window. every: processed frames per run of the network. targets: outputs that are pictures;
     values: outputs that are scores already, one number per window. patches: None scores whole frames. means: mean patch
     error of the outputs on normal footage, which brings them to one scale. share: of the appearance in a fused score.
+    change_of: the output whose frames are also scored by how much they change, as CHANGE.
     memories: those that a bank searches; none where they lie in the network's graph.
     """
 
@@ -69,6 +71,7 @@ class NetworkSettings:
     patches: Patches | None = None
     means: dict[str, float] = field(default_factory=dict)
     share: float = 0.25
+    change_of: str | None = None
     memories: dict[str, MemoryRead] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,6 +85,15 @@ class NetworkSettings:
         for name, target in self.targets.items():
             if target.stop > self.n_frames:
                 raise ValueError(f"targets.{name}: frame {target.stop} of a window of {self.n_frames}")
+        if self.change_of is not None:
+            drawn = self.targets.get(self.change_of)
+            if drawn is None or drawn.kind != "frames" or drawn.start < 1:
+                raise ValueError(f"change_of: {self.change_of!r} is no output that draws frames behind others")
+
+    @property
+    def scored(self) -> set[str]:
+        """What `patch_errors` gives."""
+        return {*self.targets} | ({CHANGE} if self.change_of else set())
 
     @property
     def period_s(self) -> float:
@@ -159,14 +171,25 @@ def patch_errors(settings: NetworkSettings, window: Float32, found: Mapping[str,
 
     Of frames and differences the mean of |error|^power. Of a change the size of the mean error: how much more or less moves
     there than should, whichever contour it is of; pixel by pixel, contours a little out of place would drown that.
+    CHANGE is that of how much drawn frames differ from the real ones before them.
     """
     patches = settings.patches or Patches(*settings.size, *settings.size)
     scores = {}
     for name, target in settings.targets.items():
         off = (target.of(window)[0] - found[name])[-target.newest :]  # 0: all
+        if name == settings.change_of:
+            scores[CHANGE] = _change_error(target, patches, window[0], found[name])
         if target.kind == "change":
             scores[name] = np.abs(patches.means(off.mean(axis=(0, 1)))) ** target.power
         else:
             np.abs(off, out=off) if target.power == 1 else np.square(off, out=off)
             scores[name] = np.maximum(patches.means(off.mean(axis=(0, 1))), 0)  # rounding
     return scores
+
+
+def _change_error(target: Target, patches: Patches, frames: Float32, found: Float32) -> Float32:
+    """How much more or less drawn frames (k, 3, h, w) differ from those before them than real ones do: (rows, columns)."""
+    before = frames[target.start - 1 : target.stop - 1]
+    off = np.abs(frames[target.start : target.stop] - before)
+    off -= np.abs(found - before)
+    return np.abs(patches.means(off[-target.newest :].mean(axis=(0, 1))))

@@ -26,7 +26,7 @@ Cells = Mapping[tuple[int, int], float]
 IMAGE, SIZE = (64, 32), (32, 16)
 KINDS: dict[str, type[NetworkMethod]] = {"maam": Maam, "amco": Amco, "desd": Desd, "stpag": Stpag}
 FRAME, DIFFERENCE = Target(1, 2), Target(1, 2, "difference")
-MEANS = {"appearance": 0.5, "motion": 0.25}
+MEANS = {"appearance": 0.5, "motion": 0.25, "change": 0.25}
 
 
 class Drawing(Backend):
@@ -41,10 +41,11 @@ class Drawing(Backend):
 
 
 def method_of(name: str, draw: Draw | None = None, **changed: Any) -> tuple[NetworkMethod, Drawing]:
-    """A method over a network that draws appearance and motion, and says how likely, of windows of two frames."""
-    targets = {"appearance": FRAME, "motion": DIFFERENCE} if name != "desd" else {"appearance": FRAME}
+    """A method over a network that draws appearance and, where it scores it, motion, and says how likely, of two frames."""
+    predicts = name in ("amco", "desd")
     settings = {
-        "targets": targets,
+        "targets": {"appearance": FRAME} if predicts else {"appearance": FRAME, "motion": DIFFERENCE},
+        "change_of": "appearance" if predicts else None,
         "values": ("semantic",) if name == "stpag" else (),
         "means": MEANS,
         "n_frames": 2,
@@ -106,25 +107,26 @@ def test_maam_without_a_motion_decoder_scores_appearance() -> None:
 
 
 def test_amco_weighs_both_errors_by_their_means() -> None:
-    """Document 001: w_F S_F and w_I S_I, each of its own worst patch."""
+    """Document 001: w_F S_F and w_I S_I, each of its own worst patch; the change of what is predicted stands for flow."""
     method, _ = method_of("amco")
-    patches = {"appearance": grid((9.0, 0.2)), "motion": grid((0.1, 0.5))}
+    patches = {"appearance": grid((9.0, 0.2)), "change": grid((0.1, 0.5))}
     scored = method.score(patches, {})
-    assert scored.at == {"motion": (0, 1), "appearance": (0, 0)} and method.weights == {"motion": 0.25, "appearance": 1.0}
-    assert np.allclose(scored.maps["motion"], [[0.4, 2]]) and np.allclose(scored.maps["appearance"], [[18, 0.4]])
+    assert scored.at == {"change": (0, 1), "appearance": (0, 0)} and method.weights == {"change": 1.0, "appearance": 0.2}
+    assert np.allclose(scored.maps["change"], [[0.4, 2]]) and np.allclose(scored.maps["appearance"], [[18, 0.4]])
 
 
-def test_amco_without_a_motion_branch_scores_appearance() -> None:
-    method, _ = method_of("amco", targets={"appearance": FRAME})
-    scored = method.score({"appearance": grid((0.1, 0.2))}, {})
-    assert scored.at == {"appearance": (0, 1)} and method.components == ("appearance",)
+def test_amco_of_an_older_bundle_scores_its_motion_branch() -> None:
+    method, _ = method_of("amco", change_of=None, targets={"appearance": FRAME, "motion": DIFFERENCE})
+    scored = method.score({"appearance": grid((0.1, 0.2)), "motion": grid((0.5, 0.1))}, {})
+    assert scored.at == {"appearance": (0, 1), "motion": (0, 0)} and method.components == ("motion", "appearance")
 
 
-def test_desd_scores_its_worst_patch() -> None:
-    """Document 003, algorithm A1: max R of the mean squared errors."""
+def test_desd_scores_its_worst_patches() -> None:
+    """Document 003, algorithm A1: max R of the mean squared errors; and the same of how much changes."""
     method, _ = method_of("desd")
-    scored = method.score({"appearance": grid((0.1, 0.2), (0.4, 0.3))}, {})
+    scored = method.score({"appearance": grid((0.1, 0.2), (0.4, 0.3)), "change": grid((0.0, 0.7), (0.1, 0.1))}, {})
     assert scored.maps["appearance"].max() == scored.maps["appearance"][scored.at["appearance"]] == np.float32(0.4)
+    assert scored.at == {"appearance": (1, 0), "change": (0, 1)} and method.weights == {"change": 1.0, "appearance": 0.2}
 
 
 def test_stpag_takes_each_error_from_its_own_worst_patch() -> None:
@@ -152,10 +154,10 @@ def test_the_scores_of_maam_and_desd_between_their_extremes() -> None:
 
 def test_the_score_of_amco_over_its_largest() -> None:
     """S = log(w_F S_F) + 0.2 log(w_I S_I), over the maximum of what lies above the minimum."""
-    motion, appearance = [1.0, math.e, math.e**2], [math.e**5, 1.0, math.e**10]
+    change, appearance = [1.0, math.e, math.e**2], [math.e**5, 1.0, math.e**10]
     # S: 0 + 1, 1 + 0, 2 + 2.
-    assert np.allclose(Amco.document(series(motion=motion, appearance=appearance)), [0, 0, 1])
-    assert np.allclose(Amco.document(series(motion=[1.0, math.e, math.e**4], appearance=[1.0] * 3)), [0, 0.25, 1])
+    assert np.allclose(Amco.document(series(change=change, appearance=appearance)), [0, 0, 1])
+    assert np.allclose(Amco.document(series(change=[1.0, math.e, math.e**4], appearance=[1.0] * 3)), [0, 0.25, 1])
     assert np.allclose(Amco.document(series(appearance=appearance)), [0.5, 0, 1])
 
 
@@ -193,7 +195,7 @@ def test_nothing_is_known_before_the_window_is_full(name: str) -> None:
 
 
 def test_the_worst_patch_is_the_region_in_pixels_of_the_camera_and_the_worst_four_are_the_score() -> None:
-    method, _ = method_of("desd", off_by(appearance={(1, 2): 0.5, (0, 0): 0.25}))
+    method, _ = method_of("desd", off_by(appearance={(1, 2): 0.5, (0, 0): 0.25}), change_of=None)
     seen = [method.observe(frame) for frame in frames(2)][-1]
     assert seen.components == {"appearance": pytest.approx((0.25 + 0.0625 + 0 + 0) / 4)}
     [region] = seen.regions
@@ -213,7 +215,8 @@ def test_a_region_of_each_component_that_has_a_place() -> None:
 
 
 def test_one_region_carries_both_components_where_both_are_worst() -> None:
-    method, _ = method_of("amco", off_by({(0, 0): 0.1, (1, 1): 0.5}, {(1, 1): 0.5}))
+    drawn = off_by({(0, 0): 0.1, (1, 1): 0.5}, {(1, 1): 0.5})
+    method, _ = method_of("amco", drawn, change_of=None, targets={"appearance": FRAME, "motion": DIFFERENCE})
     seen = [method.observe(frame) for frame in frames(2)][-1]
     assert [(region.x0, region.y0) for region in seen.regions] == [(16, 16)]
     expected = {"motion": 1 / 4, "appearance": (0.5 + 0.02) / 4}
@@ -281,7 +284,9 @@ def test_a_frame_of_another_size_is_refused() -> None:
         ("maam", {"targets": {"flow": DIFFERENCE}}, "'flow' is no output that this method scores"),
         ("maam", {"values": ("semantic",)}, "'semantic' is no output that this method scores"),
         ("desd", {"targets": {"appearance": FRAME, "motion": DIFFERENCE}}, "'motion' is no output"),
-        ("amco", {"targets": {"motion": DIFFERENCE}}, "targets: 'appearance' is missing"),
+        ("amco", {"targets": {"motion": DIFFERENCE}, "change_of": None}, "targets: 'appearance' is missing"),
+        ("stpag", {"change_of": "appearance"}, "'change' is no output that this method scores"),
+        ("desd", {"means": {"appearance": 1.0}}, "means: 'change' is missing"),
         ("stpag", {"targets": {}}, "targets: 'appearance' is missing"),
         ("maam", {"means": {"appearance": 1.0}}, "means: 'motion' is missing"),
         ("desd", {"means": {}}, "means: 'appearance' is missing"),
@@ -296,7 +301,7 @@ def test_settings_of_another_method_are_refused_on_one_line(name: str, changed: 
 def test_the_self_test_sees_a_network_that_draws_something_else() -> None:
     """Golden arrays hold means of the pictures: errors alone would not show two that are as wrong as each other."""
     seen = frames(4)
-    right, left = (method_of("desd", off_by({(0, 0): error}))[0].golden(seen) for error in (0.5, -0.5))
+    right, left = (method_of("desd", off_by({(0, 0): error}), change_of=None)[0].golden(seen) for error in (0.5, -0.5))
     assert np.allclose(right["components"], left["components"], equal_nan=True)
     assert right["embedding.appearance"].shape == (3, 72) and not np.allclose(
         right["embedding.appearance"], left["embedding.appearance"], atol=0.1

@@ -198,6 +198,24 @@ def test_of_a_change_only_the_sum_over_a_patch_counts() -> None:
     assert errors_of(Target(1, 2, "difference", 1), window, beside, halves).tolist() == [[0.5, 0]]
 
 
+def test_of_drawn_frames_their_change_counts_in_sum_too() -> None:
+    """A block appears in the left half. Drawn where it is, or beside, it changes as much; drawn paler, or not at all, less."""
+    window = flat(0.25, 0)[None]
+    window[0, 0, :] = 0
+    window[0, 1, :, :, 0:4] = 0.5
+    drawn = {"right": flat(0), "beside": flat(0), "paler": flat(0), "gone": flat(0)}
+    drawn["right"][..., 0:4] = drawn["beside"][..., 4:8] = 0.5
+    drawn["paler"][..., 0:4] = 0.25
+    halves = Patches(8, 8, 8, 8)
+    made = NetworkSettings((32, 16), (16, 8), 10.0, 1, 2, {"out": Target(1, 2)}, patches=halves, change_of="out")
+    errors = {name: patch_errors(made, window, {"out": found}) for name, found in drawn.items()}
+    assert made.scored == {"out", "change"} == set(errors["right"])
+    assert {name: found["change"].tolist() for name, found in errors.items()} == {
+        "right": [[0, 0]], "beside": [[0, 0]], "paler": [[0.125, 0]], "gone": [[0.25, 0]],
+    }  # fmt: skip
+    assert errors["beside"]["out"][0, 0] > 0
+
+
 def test_errors_leave_the_window_and_the_pictures_as_they_were() -> None:
     generator = np.random.default_rng(3)
     window, found = generator.random((1, 2, 3, 8, 16), dtype=np.float32), generator.random((1, 3, 8, 16), dtype=np.float32)
@@ -206,6 +224,8 @@ def test_errors_leave_the_window_and_the_pictures_as_they_were() -> None:
         for power in (1, 2):
             errors = errors_of(Target(1, 2, kind, power), window, found, Patches(4, 4, 1, 1))  # type: ignore[arg-type]
             assert errors.shape == (5, 13) and errors.dtype == np.float32 and (errors >= 0).all()
+    whole = NetworkSettings((32, 16), (16, 8), 10.0, 1, 2, {"out": Target(1, 2)}, change_of="out")
+    assert patch_errors(whole, window, {"out": found})["change"].dtype == np.float32
     assert np.array_equal(window, before[0]) and np.array_equal(found, before[1])
 
 
@@ -237,6 +257,8 @@ def test_settings_come_back_as_they_were_written() -> None:
         ({"targets": {"a": {"start": 0, "stop": 1, "kind": "change"}}}, "targets.a: start must lie in 1..255"),
         ({"targets": {"a": {"start": 0}}}, "targets.a: the key 'stop' is missing"),
         ({"patches": {"width": 0, "height": 8, "step_x": 2, "step_y": 2}}, "patches: width must lie in"),
+        ({"change_of": "motion"}, "change_of: 'motion' is no output that draws frames behind others"),
+        ({"targets": {"a": {"start": 0, "stop": 1}}, "change_of": "a"}, "change_of: 'a' is no output"),
         ({"strid": 3}, "unknown key 'strid' .did you mean 'stride'"),
     ],
 )

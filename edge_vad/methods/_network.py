@@ -15,7 +15,7 @@ from edge_vad.bundle import Bundle
 from edge_vad.errors import BundleFormatError
 from edge_vad.memory_read import open_memories
 from edge_vad.methods.base import Method, Observation, component_rows
-from edge_vad.networks import Network, NetworkSettings, Window, patch_errors
+from edge_vad.networks import CHANGE, Network, NetworkSettings, Window, patch_errors
 from edge_vad.patches import Patches, worst, worst_mean
 from edge_vad.streams import Stopwatch, checked_size
 from edge_vad.strict import from_plain, numbers, to_plain
@@ -71,7 +71,7 @@ class NetworkMethod(Method):
         self._plain = to_plain(settings) if plain is None else plain
         self._patches = settings.patches or Patches(*settings.size, *settings.size)
         self.image_size = settings.image_size
-        outputs = {*settings.targets, *settings.values}
+        outputs = {*settings.scored, *settings.values}
         self.components = tuple(name for name in self.names if name in outputs) or self.names
         self.reset()
 
@@ -95,10 +95,14 @@ class NetworkMethod(Method):
     def _check(self, settings: NetworkSettings) -> None:
         """Names that a bundle made up would be a KeyError in the middle of a stream."""
         odd = [*({*settings.targets} - {*self.pictures}), *({*settings.values} - {*self.values})]
+        odd += [CHANGE] if settings.change_of and CHANGE not in self.names else []
         if odd:
             raise BundleFormatError(f"preprocessing.json: {min(odd)!r} is no output that this method scores; {REBUILD}")
-        for key, known in (("targets", settings.targets), ("means", settings.means)):
-            missing = {self.pictures[0], *settings.targets} - set(known)
+        for key, known, wanted in (
+            ("targets", settings.targets, {self.pictures[0]}),
+            ("means", settings.means, {self.pictures[0], *settings.scored}),
+        ):
+            missing = wanted - set(known)
             if missing:
                 raise BundleFormatError(f"preprocessing.json: {key}: {min(missing)!r} is missing; {REBUILD}")
 

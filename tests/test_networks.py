@@ -199,7 +199,7 @@ def test_of_a_change_only_the_sum_over_a_patch_counts() -> None:
 
 
 def test_of_drawn_frames_their_change_counts_in_sum_too() -> None:
-    """A block appears in the left half. Drawn where it is, or beside, it changes as much; drawn paler, or not at all, less."""
+    """A block appears in the left half. Drawn there, or beside, it changes as much; drawn paler, or not at all, less."""
     window = flat(0.25, 0)[None]
     window[0, 0, :] = 0
     window[0, 1, :, :, 0:4] = 0.5

@@ -592,6 +592,6 @@ def test_the_page_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
 
     with pytest.raises(SystemExit):
         main(["train", "--help"])
-    flags = set(re.findall(r"--[a-z]+", capsys.readouterr().out.split("options:")[1])) - {"--help"}
+    flags = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", capsys.readouterr().out.split("options:")[1])) - {"--help"}
     text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     assert len(flags) >= 16 and not [flag for flag in flags if f"`{flag}" not in text]

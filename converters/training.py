@@ -79,7 +79,8 @@ def resumable(folder: Path) -> tuple[TrainSettings, State]:
     if not (folder / STATE).exists():
         raise NetworkError(f"{folder}: there is no training to go on with; leave --resume out to start one")
     state = load_state(folder / STATE)
-    return with_options(TrainSettings, state.settings, str(folder / STATE)), state
+    began = {"augment": False, **state.settings}  # runs of before know nothing of it
+    return with_options(TrainSettings, began, str(folder / STATE)), state
 
 
 class Training:

@@ -23,7 +23,7 @@ import pytest
 import tiny
 import torch
 from edge_vad.converters import training, training_footage
-from edge_vad.converters.checkpoint import NETWORK, NETWORK_KEY, STATE, load_network, load_state
+from edge_vad.converters.checkpoint import NETWORK, NETWORK_KEY, STATE, load_network, load_state, save_state
 from edge_vad.converters.desd import Desd
 from edge_vad.converters.run_folder import LOSSES, RECONSTRUCTIONS, run_folder
 from edge_vad.converters.systems import SYSTEMS
@@ -136,6 +136,18 @@ def test_a_run_that_died_goes_on_to_the_same_bytes(
     again = resume(clips, folder)
     assert again.step == whole.n_steps and again.history == whole.history
     assert network_of(folder) == network_of(whole.folder)
+
+
+def test_windows_are_augmented_unless_a_run_says_otherwise_or_is_of_before(
+    clips: list[Clip], runs: Callable[[str], Training], tmp_path: Path
+) -> None:
+    train(replace(SETTINGS, augment=False), clips, tmp_path, stop=lambda: True)
+    settings, state = resumable(tmp_path)
+    assert not settings.augment and runs("maam").settings.augment
+    assert state.history[0].tolist() != list(runs("maam").history[0].values())
+    del state.settings["augment"]
+    save_state(tmp_path / STATE, state)
+    assert not resumable(tmp_path)[0].augment
 
 
 def test_the_warm_up_of_maam_may_be_interrupted(clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

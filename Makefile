@@ -20,7 +20,7 @@ demo: install
 JOBS ?= 2
 
 test: install
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 # Overlays in emulated arm64 systems, and picamera2 (docs/testing.md). Needs: root, apt-get install mmdebstrap, Linux 6.7.
 test-arm64: install

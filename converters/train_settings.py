@@ -20,8 +20,9 @@ class TrainSettings:
 
     size: (width, height) of the pictures. width: of the network, 1 is the published one. lr: learning rate of the first
     step; it falls to 0 over all steps along a cosine. precision: auto is bf16 where the device computes in it, else fp32
-    on a CPU and fp16 on a GPU. threads: of torch, by default one per core. augment: see `augmentation`.
-    stride: every so many frames are used, by default about ten a second. fps: of footage that does not say. options: other keyword arguments of the method's class.
+    on a CPU and fp16 on a GPU. threads: of torch, by default one per core. augment: see `augmentation`. stride: every so
+    many frames are used, by default about ten a second. fps: of footage that does not say. options: other keyword
+    arguments of the method's class.
     """
 
     method: str

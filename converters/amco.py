@@ -31,11 +31,11 @@ COMPACT, SEPARATE = (
 class Amco(System):
     """Two encoders, two memories, a motion and a prediction decoder."""
 
-    n_frames: ClassVar[int] = 3
+    n_frames = 3
     multiple: ClassVar[int] = 8
     change_of: ClassVar[str] = "appearance"
     helpers: ClassVar[tuple[str, ...]] = ("motion",)
-    targets: ClassVar[Mapping[str, Target]] = {
+    targets: Mapping[str, Target] = {
         "motion": Target(1, 2, "difference"),
         "appearance": Target(2, 3),
     }

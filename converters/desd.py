@@ -31,10 +31,10 @@ TINY = 1e-6
 class Desd(System):
     """Reconstruction and prediction encoders, fused by a convolution, one decoder; a mapping encoder for the losses."""
 
-    n_frames: ClassVar[int] = BEFORE + 1
+    n_frames = BEFORE + 1
     multiple: ClassVar[int] = 8
     change_of: ClassVar[str] = "appearance"
-    targets: ClassVar[Mapping[str, Target]] = {"appearance": Target(BEFORE, BEFORE + 1)}
+    targets: Mapping[str, Target] = {"appearance": Target(BEFORE, BEFORE + 1)}
     kept: Tensor
     centre: Tensor
     radius: Tensor

@@ -8,7 +8,6 @@ predicts the difference from a single frame, as the document predicts flow.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from edge_vad.converters.blocks import Decoder, Encoder, channels
@@ -30,8 +29,8 @@ MOTION, SPARSE, LATENT, MARGIN = 2.0, 0.0003, 0.001, 0.1  # lambda_m, alpha, bet
 class Maam(System):
     """Encoder, memory, appearance and motion decoders without skips (document 004, table 1)."""
 
-    n_frames: ClassVar[int] = 2
-    targets: ClassVar[Mapping[str, Target]] = {
+    n_frames = 2
+    targets: Mapping[str, Target] = {
         "appearance": Target(0, 1),
         "motion": Target(1, 2, "change", power=1),
     }

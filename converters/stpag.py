@@ -8,6 +8,7 @@ discriminator judges features of the default embedded encoder in the place of Vi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -36,11 +37,11 @@ LOGIT = 12.0  # odds stay numbers
 class Stpag(System):
     """A spatial and a temporal autoencoder and a discriminator."""
 
-    n_frames: ClassVar[int] = LENGTH + 1
+    n_frames = LENGTH + 1
     multiple: ClassVar[int] = 16
     every: ClassVar[int] = 2
     fixed: ClassVar[tuple[str, ...]] = ("discriminator.encoder.",)
-    targets: ClassVar[Mapping[str, Target]] = {
+    targets: Mapping[str, Target] = {
         "appearance": Target(1, LENGTH + 1, newest=NEWEST),
         "motion": Target(1, LENGTH + 1, "change", power=1, newest=NEWEST),
     }
@@ -53,15 +54,21 @@ class Stpag(System):
         temporal: float = TEMPORAL,
         discriminator: bool = True,
         blocks: int = 4,
+        length: int = LENGTH,
     ) -> None:
         """blocks: of the encoders. With 3, not the document's 4, pictures of half the size keep as many features for
-        a person. spatial, temporal: how often a clip gets a pseudo-anomaly; 0 and discriminator: for ablations."""
+        a person. length: frames of a clip; a stream has no score before its first clip is whole.
+        spatial, temporal: how often a clip gets a pseudo-anomaly; 0 and discriminator: for ablations."""
         super().__init__()
         if not 2 <= blocks <= len(ENCODER):
             raise ValueError(f"blocks must lie in 2..{len(ENCODER)}, not {blocks}")
+        if not NEWEST <= length <= 32:
+            raise ValueError(f"length must lie in {NEWEST}..32, not {length}")
         self._spatial, self._temporal = spatial, temporal
-        self.appearance = _Autoencoder(channels(ENCODER[:blocks], width))
-        self.motion = _Autoencoder(channels(ENCODER[:blocks], width))
+        self.n_frames = length + 1
+        self.targets = {name: replace(target, stop=length + 1) for name, target in type(self).targets.items()}
+        self.appearance = _Autoencoder(channels(ENCODER[:blocks], width), length)
+        self.motion = _Autoencoder(channels(ENCODER[:blocks], width), length)
         self.discriminator = _Discriminator() if discriminator else None
         self._made_up: Tensor | None = None  # (b,): 1 where the clip holds a spatial pseudo-anomaly
 
@@ -121,10 +128,10 @@ class _Autoencoder(nn.Module):
     """Table 2. Its decoder has one layer fewer than its encoder, which does not give the clip's size back; here it has as
     many."""
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], length: int) -> None:
         super().__init__()
         encoder: list[nn.Module] = []
-        strides = STRIDES[: len(sizes)]
+        strides = _strides(len(sizes), length)
         for a, b, stride in zip((3, *sizes[:-1]), sizes, strides, strict=True):
             encoder += [nn.Conv3d(a, b, 3, stride, 1, bias=False), nn.BatchNorm3d(b), nn.LeakyReLU(SLOPE)]
         decoder: list[nn.Module] = []
@@ -138,6 +145,16 @@ class _Autoencoder(nn.Module):
         """(b, k, 3, h, w) -> the same shape."""
         found: Tensor = self.layers(clip.transpose(1, 2)).transpose(1, 2)
         return found
+
+
+def _strides(blocks: int, length: int) -> list[tuple[int, int, int]]:
+    """(time, height, width) of every block: table 2's, but a number of frames that is odd stays what it is."""
+    strides = []
+    for stride in STRIDES[:blocks]:
+        in_time = stride[0] if length % stride[0] == 0 else 1
+        strides.append((in_time, *stride[1:]))
+        length //= in_time
+    return strides
 
 
 class _Discriminator(nn.Module):

@@ -42,8 +42,8 @@ class System(nn.Module, ABC):
     Whatever is random is drawn from torch's own generator, which is seeded before every step: training can then be resumed.
     """
 
-    targets: ClassVar[Mapping[str, Target]]
-    n_frames: ClassVar[int]
+    targets: Mapping[str, Target]
+    n_frames: int
     multiple: ClassVar[int] = 16
     every: ClassVar[int] = 1
     values: ClassVar[tuple[str, ...]] = ()

@@ -98,7 +98,9 @@ def local_features(taps: Sequence[Float32], split_channels: int | None = None) -
     where split_channels is set, averaged in that many groups.
     """
     rows, columns = taps[-1].shape[2:]
-    features = np.concatenate([_pooled(tap, rows, columns) for tap in taps], axis=3)
+    n_channels = sum(tap.shape[1] for tap in taps)
+    features = np.empty((len(taps[-1]), rows, columns, n_channels), dtype=np.float32)  # concatenate keeps channels apart
+    np.concatenate([_pooled(tap, rows, columns) for tap in taps], axis=3, out=features)
     return split_pooling(features, split_channels) if split_channels else features
 
 
@@ -141,8 +143,11 @@ def spatial_patches(features: Float32, kernel: int, margin: int = 0) -> Float32:
         raise ValueError(
             f"maps of {features.shape[1]}x{features.shape[2]} are too small for kernel {kernel}, margin {margin}"
         )
-    patches = [inner[:, r : r + kernel, c : c + kernel].mean(axis=(1, 2)) for r in range(rows) for c in range(columns)]
-    return np.stack(patches, axis=1)
+    pooled = np.zeros((len(features), rows, columns, features.shape[3]), dtype=np.float32)
+    for r, c in np.ndindex(kernel, kernel):
+        pooled += inner[:, r : r + rows, c : c + columns]
+    pooled /= kernel * kernel
+    return pooled.reshape(len(features), rows * columns, -1)
 
 
 def temporal_patches(now: Float32, before: Float32, pooling: GlobalPooling) -> Float32:

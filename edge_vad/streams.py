@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_vad import spans
 from edge_vad.batch import Encoding, Steps, run_alone
@@ -256,19 +257,25 @@ class LocalStream:
         usual = self._settings.motion.usual_speed
         floor = 0.04 * usual
         length = max(1, min(self._length, self._n_measured))
-        counts = np.array([len(track) for track in self._velocities], dtype=np.intp)
-        measured = np.array([v for track in self._velocities for v in track], dtype=np.float32).reshape(-1, 2)
+        counts, measured = self._measured()
         logs = np.log(np.hypot(measured[:, 0], measured[:, 1]) + np.float32(floor))
         sums = np.bincount(np.repeat(np.arange(len(counts)), counts), weights=logs, minlength=len(counts))
         return np.exp((sums + (length - counts) * np.log(usual)) / length).astype(np.float32)
 
+    def _measured(self) -> tuple[NDArray[np.intp], Float32]:
+        """Length of every track (n,), and the velocities of all of them, one track after the other: (sum, 2)."""
+        counts = np.array([len(track) for track in self._velocities], dtype=np.intp)
+        return counts, np.array([v for track in self._velocities for v in track], dtype=np.float32).reshape(-1, 2)
+
     def _velocity_rows(self) -> Float32:
         """Motion descriptors (n, 3): median velocity over the track and, doubled, its magnitude."""
-        counts = np.array([len(track) for track in self._velocities])
-        median = np.zeros((len(counts), 2), dtype=np.float32)
-        for count in set(counts.tolist()) - {0}:  # tracks of one length at once
-            chosen = np.flatnonzero(counts == count)
-            median[chosen] = np.median(np.array([self._velocities[i] for i in chosen]), axis=1)
+        counts, measured = self._measured()
+        padded = np.full((len(counts), self._length, 2), np.inf, dtype=np.float32)
+        padded[np.arange(self._length) < counts[:, None]] = measured
+        padded.sort(axis=1)
+        item, last = np.arange(len(counts)), np.maximum(counts - 1, 0)
+        median = (padded[item, last // 2] + padded[item, (last + 1) // 2]) / 2
+        median[counts == 0] = 0
         return np.concatenate([median, 2 * np.linalg.norm(median, axis=1, keepdims=True)], axis=1)
 
 

@@ -28,6 +28,7 @@ ENCODER_CHANNELS = 112  # of the last layer of EfficientNet-Lite0 that is used
 FEATURES, HIDDEN = 512, 128  # table 1
 SPATIAL, TEMPORAL = 0.4, 0.5  # p_s, p_t (figure 4)
 LENGTH = 8  # frames of a clip; the document has 16
+SHORTEST = 4  # with less, PyTorch 2.13 gives NaN in bfloat16 now and then
 NEWEST = 2  # frames of a clip whose errors count: over all of them, what moves would be smeared over its way
 CELL = 8  # pixels: motion is also compared in sum over cells, as in maam.py
 DISCRIMINATION = 0.01
@@ -62,8 +63,8 @@ class Stpag(System):
         super().__init__()
         if not 2 <= blocks <= len(ENCODER):
             raise ValueError(f"blocks must lie in 2..{len(ENCODER)}, not {blocks}")
-        if not NEWEST <= length <= 32:
-            raise ValueError(f"length must lie in {NEWEST}..32, not {length}")
+        if not SHORTEST <= length <= 32:
+            raise ValueError(f"length must lie in {SHORTEST}..32, not {length}")
         self._spatial, self._temporal = spatial, temporal
         self.n_frames = length + 1
         self.targets = {name: replace(target, stop=length + 1) for name, target in type(self).targets.items()}
@@ -163,7 +164,14 @@ class _Discriminator(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = efficientnet_lite0().requires_grad_(False)
-        layers = [nn.Linear(2 * ENCODER_CHANNELS, FEATURES), nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)]
+        # The features are far from 0 mean and unit length: without the first layer training often ended in one constant.
+        layers = [
+            nn.LayerNorm(2 * ENCODER_CHANNELS),
+            nn.Linear(2 * ENCODER_CHANNELS, FEATURES),
+            nn.Linear(FEATURES, HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, 1),
+        ]
         self.head = nn.Sequential(*layers)
 
     def train(self, mode: bool = True) -> _Discriminator:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 from edge_vad.converters import network_build
 from edge_vad.converters.checkpoint import load_network, save_network
 from edge_vad.converters.network_build import Part, unseen
+from edge_vad.converters.network_export import N_WINDOWS, export_network
 from edge_vad.converters.systems import SYSTEMS, open_system
 from remade import remade
 from tiny import Outcome
@@ -25,7 +27,7 @@ from edge_vad.backends.onnxruntime import OnnxRuntime
 from edge_vad.bundle import Bundle, read_bundle
 from edge_vad.cameras import open_camera
 from edge_vad.cameras.synthetic import write_dataset
-from edge_vad.errors import BundleFormatError, SelfTestError
+from edge_vad.errors import BundleFormatError, NetworkError, SelfTestError
 from edge_vad.footage import Clip, find_clips
 from edge_vad.manifest import CALIBRATION, PREPROCESSING, canonical_json
 from edge_vad.networks import FRAMES, NetworkSettings, Window
@@ -90,6 +92,33 @@ def windows_of(folder: Path, bundle: Bundle, n: int) -> Float32:
 
 def settings_of(bundle: Bundle) -> NetworkSettings:
     return from_plain(NetworkSettings, bundle.preprocessing, PREPROCESSING, BundleFormatError)
+
+
+@pytest.mark.parametrize(
+    ("off", "refused"),
+    [
+        ({}, False),
+        ({2: 1e-3, 5: 1e-2}, False),  # a weight fell to the other side of the threshold of a memory
+        (dict.fromkeys(range(N_WINDOWS), 1e-3), True),
+        ({5: 0.1}, True),
+        ({5: math.nan}, True),
+    ],
+)
+def test_a_graph_that_computes_something_else_is_refused(
+    off: dict[int, float], refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, size = open_system("maam", {"width": 0.1}).eval(), (48, 32)
+    run = OnnxRuntime.run
+
+    def differs(session: OnnxRuntime, inputs: Mapping[str, np.ndarray]) -> dict[str, Float32]:
+        found = run(session, inputs)
+        for place, error in off.items():
+            found["motion"][place, 0, 1, 3, 7] += error
+        return found
+
+    monkeypatch.setattr(OnnxRuntime, "run", differs)
+    with pytest.raises(NetworkError, match="differs from torch by .* in 'motion'") if refused else nullcontext():
+        export_network(system, size)
 
 
 @pytest.mark.parametrize("method", SYSTEMS)

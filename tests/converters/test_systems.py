@@ -14,6 +14,7 @@ from edge_vad.converters.blocks import Decoder, Encoder, channels, convolution, 
 from edge_vad.converters.desd import OUTLIERS, RECENT, Desd
 from edge_vad.converters.maam import Maam
 from edge_vad.converters.memory_module import ItemMemory, SparseMemory, latent_loss, maps_of, rows_of, sparse_loss
+from edge_vad.converters.stpag import ENCODER_CHANNELS
 from edge_vad.converters.system import System
 from edge_vad.converters.systems import SYSTEMS, complete_options, open_system
 from torch import Tensor
@@ -212,6 +213,23 @@ def test_every_part_can_be_left_out(method: str, option: str) -> None:
     assert n < n_whole or option == "erasure"
 
 
+@pytest.mark.parametrize("length", [4, 5, 6, 16])
+def test_the_clips_of_stpag_may_have_any_length(length: int) -> None:
+    system = opened("stpag", length=length)
+    assert system.n_frames == length + 1
+    frames = window(system)
+    found = system(frames)
+    for name in ("appearance", "motion"):
+        assert found[name].shape == (2, length, 3, *SIZE) == system.wanted(name, frames).shape
+    assert sum(system.losses(frames, found).values()).isfinite()  # type: ignore[union-attr]
+
+
+def test_the_discriminator_of_stpag_looks_at_the_pattern_of_its_features_not_at_their_size() -> None:
+    head, features = opened("stpag").discriminator.head, torch.rand(5, 2 * ENCODER_CHANNELS)  # type: ignore[union-attr]
+    found = head(features)
+    assert torch.allclose(head(1000 * features + 50), found, atol=1e-3) and found.std() > 1e-3
+
+
 @pytest.mark.parametrize(("method", "frame"), [("maam", 0), ("amco", 2)])
 def test_the_appearance_loss_is_the_squared_error(method: str, frame: int) -> None:
     system = opened(method)
@@ -355,6 +373,7 @@ def test_what_desd_gathers_in_an_epoch_can_be_taken_along() -> None:
         ("maam", {"n_items": 2.5}, ProfileError, "n_items: expected int"),
         ("amco", {"n_items": 1}, ProfileError, r"n_items must lie in 2\.\."),
         ("amco", {"width": 0}, ProfileError, "width must lie in"),
+        ("stpag", {"length": 3}, ProfileError, r"length must lie in 4\.\.32, not 3"),
         ("maam", {"sparse": math.nan}, ProfileError, "sparse must lie in"),
         ("maam", {"sparse": -1}, ProfileError, "sparse must lie in"),
         ("desd", {"reconstruction": False, "prediction": False}, ProfileError, "cannot both be off"),

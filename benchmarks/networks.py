@@ -7,8 +7,8 @@ Every run is built into an INT8 and an fp32 bundle with the normal part of the d
 as `edge-vad evaluate` does. micro, macro: AUC with the data set's official labels; other: micro AUC with its other labels.
 document: micro AUC with the document's own normalisation, which looks at whole videos. pasted: AUC on events pasted into the
 normal clips that the training held out (benchmarks/pasted.py), without any label of the data set: what choices are made on.
-ms: CPU time of one processed frame,
-one thread; a network runs on every stride-th frame. train: minutes of wall time that the training took.
+ms: CPU time of one processed frame, one thread; a network runs on every stride-th frame. train: minutes of wall time that
+the training took. --whole-frames: a single patch as large as the picture, in the place of the worst patches.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 from choices import pasted_streams
+from edge_vad.converters import network_build
 from edge_vad.converters.build_command import clips_of
 from edge_vad.converters.checkpoint import Trained, load_network
-from edge_vad.converters.network_build import build_network
 from edge_vad.converters.quantisation import Precision
 from edge_vad.converters.settings import BuildSettings
 
@@ -51,7 +51,10 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders of edge-vad train")
     parser.add_argument("--dataset", nargs=2, required=True, metavar=("NAME", "DIR"))
     parser.add_argument("--precision", choices=PRECISIONS, help="only this one")
+    parser.add_argument("--whole-frames", action="store_true", help="score whole frames, not their worst patches")
     options = parser.parse_args()
+    if options.whole_frames:
+        network_build.patch_size = lambda _, trained, __: trained.size
     logging.basicConfig(level=logging.WARNING)
     print(HEADER, flush=True)
     for run in options.runs:
@@ -65,7 +68,7 @@ def row(run: Path, precision: Precision, data: Path) -> str:
     dataset = open_dataset(data, "official")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "site.evb"
-        build_network(clips_of([str(data)]), out, run, trained.method, BuildSettings(precision=precision))
+        network_build.build_network(clips_of([str(data)]), out, run, trained.method, BuildSettings(precision=precision))
         bundle = read_bundle(out)
     detector = Detector.open(bundle)
     result, _ = evaluate(detector, dataset, None, bundle.n_bytes)

@@ -6,6 +6,7 @@ systemd. The end of its first process is the end of everything in it.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -16,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import update_parts
+from update_parts import id_of
 
 ROOT = Path(__file__).resolve().parents[1]
+PLAYBOOKS = ROOT / "firmware_examples" / "fleet_ansible"
 PROGRAMS = ("unshare", "mount", "chroot", "ssh", "ssh-keygen", "tar")
 ANSIBLE = Path(sys.executable).with_name("ansible-playbook")
 STORE, DATA, KEYS, CONFIG = (
@@ -188,3 +191,46 @@ class Fleet:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise AssertionError(f"{name} does not answer: {said}") from error
                 time.sleep(0.1)
+
+
+def play(units: Fleet, name: str, *arguments: str, **variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """One playbook, as an operator starts it. variables: of single units."""
+    words = [str(ANSIBLE), "-i", str(units.inventory(**variables)), str(PLAYBOOKS / name), *arguments]
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(PLAYBOOKS / "ansible.cfg"),
+        "ANSIBLE_HOME": str(units.folder / "ansible"),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(units.folder / "cp"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_RETRY_FILES_SAVE_PATH": str(units.folder),
+        "LC_ALL": "C.UTF-8",
+    }
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=900, check=False)
+
+
+def recap(said: subprocess.CompletedProcess[str]) -> dict[str, dict[str, int]]:
+    """By unit: how many tasks were ok, changed, failed, rescued..; a unit that was not touched is not there."""
+    lines = said.stdout.partition("PLAY RECAP")[2].splitlines()[1:]
+    pairs = [line.split(":", 1) for line in lines if ":" in line]
+    return {name.strip(): {k: int(v) for k, v in (word.split("=") for word in rest.split())} for name, rest in pairs}
+
+
+def words(said: subprocess.CompletedProcess[str]) -> str:
+    """What it said, however its lines were broken."""
+    return " ".join(said.stdout.split())
+
+
+def short(bundle: Path) -> str:
+    return id_of(bundle)[:12]
+
+
+def running(unit: Unit, limit_s: float = 90.0) -> tuple[str, int]:
+    """How the id of the bundle begins that a unit's only camera runs, confirmed, and the process that runs it."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        said = unit.run("/opt/edge-vad/current/bin/edge-vad", "status", "--json")
+        for status in json.loads(said.stdout or "[]"):
+            [camera] = status["cameras"].values()
+            if not status["stale"] and camera["state"] == "running" and not camera["reason"] and not camera["on_trial"]:
+                return camera["bundle"]["id"], status["pid"]
+        assert time.monotonic() < deadline, said.stdout + said.stderr

@@ -33,7 +33,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from edge_vad.banks import Bank, open_bank
+from edge_vad.banks import Bank, hnsw, open_bank
 from edge_vad.banks.base import CROSSOVER_ROWS
 from edge_vad.banks.hnsw import HnswBank
 from edge_vad.types import Float32
@@ -68,7 +68,9 @@ def main() -> None:
     parser.add_argument(
         "--max-hnsw-rows", type=int, default=100_000, help="larger banks without HNSW: its graph takes minutes"
     )
+    parser.add_argument("--links", type=int, default=hnsw.LINKS, help="of a row in HNSW's graph")
     options = parser.parse_args()
+    hnsw.LINKS = options.links
     torch.set_num_threads(1)
     versions = f"numpy {np.__version__}, torch {torch.__version__}"
     print(f"{options.queries} queries x {options.dims} dimensions, one thread, {platform.machine()}, {versions}")
@@ -97,9 +99,9 @@ def compare(rows: Float32, frames: Sequence[Float32], with_hnsw: bool) -> bool:
     build_s = float("nan")
     if with_hnsw:
         start = time.process_time()
-        hnsw = HnswBank(rows)
+        graph = HnswBank(rows)
         build_s = time.process_time() - start
-        searches["hnsw"] = lambda queries: hnsw.search(queries)[0]
+        searches["hnsw"] = lambda queries: graph.search(queries)[0]
     ms, nearest = measure(searches, frames)
     auto = "exact" if len(rows) < CROSSOVER_ROWS else "hnsw"
     cells = [f"{len(rows)}", median(ms, "cdist")]
@@ -107,7 +109,7 @@ def compare(rows: Float32, frames: Sequence[Float32], with_hnsw: bool) -> bool:
         cells += [median(ms, name), ratio(ms, name)]
     cells += [auto, ratio(ms, auto)]
     if with_hnsw:
-        cells += [f"{np.mean(nearest['hnsw'] < nearest['exact'] + 1e-4):.4f}", f"{hnsw.width}", f"{build_s:.1f}"]
+        cells += [f"{np.mean(nearest['hnsw'] < nearest['exact'] + 1e-4):.4f}", f"{graph.width}", f"{build_s:.1f}"]
     else:
         cells += ["-", "-", "-"]
     print(LINE.format(*cells), flush=True)

@@ -27,7 +27,7 @@ STRIDES = ((1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))
 ENCODER_CHANNELS = 112  # of the last layer of EfficientNet-Lite0 that is used
 FEATURES, HIDDEN = 512, 128  # table 1
 SPATIAL, TEMPORAL = 0.4, 0.5  # p_s, p_t (figure 4)
-LENGTH = 8  # frames of a clip; the document has 16
+LENGTH = 4  # frames of a clip; the document has 16, which a stream would wait for and a device would compute again and again
 SHORTEST = 4  # with less, PyTorch 2.13 gives NaN in bfloat16 now and then
 NEWEST = 2  # frames of a clip whose errors count: over all of them, what moves would be smeared over its way
 CELL = 8  # pixels: motion is also compared in sum over cells, as in maam.py
@@ -40,7 +40,6 @@ class Stpag(System):
 
     n_frames = LENGTH + 1
     multiple: ClassVar[int] = 16
-    every: ClassVar[int] = 2
     fixed: ClassVar[tuple[str, ...]] = ("discriminator.encoder.",)
     targets: Mapping[str, Target] = {
         "appearance": Target(1, LENGTH + 1, newest=NEWEST),

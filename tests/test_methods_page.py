@@ -48,4 +48,3 @@ def test_the_numbers_of_the_documents_scores() -> None:
         assert re.search(rf"^\| `appearance` \(`{name}`\) .* counts a fifth \|$", PAGE, re.M)
     assert N_WORST == 4 and "the four worst ones" in " ".join(PAGE.split())
     assert {target.newest for target in system_class("stpag").targets.values()} == {2} and "two newest frames" in PAGE
-    assert system_class("stpag").every == 2 and "every second frame that is processed" in PAGE

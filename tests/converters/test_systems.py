@@ -205,7 +205,7 @@ def test_gradients_reach_every_parameter(method: str) -> None:
 
 @pytest.mark.parametrize(("method", "option"), ABLATIONS)
 def test_every_part_can_be_left_out(method: str, option: str) -> None:
-    whole, system = opened(method), opened(method, **{option: False})
+    whole, system = opened(method, **{option: True}), opened(method, **{option: False})
     frames = window(system)
     assert set(system.losses(frames, system(frames))) == PARTS[method] - ABLATIONS[method, option]
     assert set(system.eval()(frames)) <= {*system.targets, *system.values}
@@ -314,7 +314,7 @@ def test_only_the_recent_batches_decide() -> None:
 
 
 def test_erased_pixels_are_hidden_in_training_and_not_later() -> None:
-    system = opened("desd")
+    system = opened("desd", erasure=True)
     assert isinstance(system, Desd) and system.reconstruction is not None
     seen: list[Tensor] = []
     system.reconstruction.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

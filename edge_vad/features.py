@@ -55,8 +55,8 @@ class Encoder:
         self._backend = backend
         self._preprocessing = preprocessing
         self._order = (0, 1, 2) if preprocessing.colour_order == "RGB" else (2, 1, 0)
-        self._scale = (1.0 / np.array(preprocessing.std, dtype=np.float32)).reshape(3, 1, 1)
-        self._shift = (-np.array(preprocessing.mean, dtype=np.float32)).reshape(3, 1, 1) * self._scale
+        self._scale = 1.0 / np.array(preprocessing.std, dtype=np.float32)
+        self._shift = -np.array(preprocessing.mean, dtype=np.float32) * self._scale
 
     def same_session(self, other: Encoder) -> bool:
         """Whether both may encode each other's pictures: one session, one preprocessing."""
@@ -66,9 +66,10 @@ class Encoder:
         """Feature maps of pictures (n, h, w, 3) uint8 RGB: per tap (n, c, h / stride, w / stride) float32."""
         planes = np.empty((len(pictures), 3, *pictures.shape[1:3]), dtype=np.float32)
         for channel, source in enumerate(self._order):  # one channel at a time: six times faster than a transposed copy
-            planes[:, channel] = pictures[..., source]
-        planes *= self._scale
-        planes += self._shift
+            plane = planes[:, channel]
+            plane[...] = pictures[..., source]
+            plane *= self._scale[channel]
+            plane += self._shift[channel]
         outputs = self._backend.run({self._preprocessing.input_name: planes})
         maps = [checked_output(outputs, tap, 4) for tap in self._preprocessing.taps]
         if any(len(m) != len(pictures) for m in maps):

@@ -23,14 +23,8 @@ LINKS = 16
 EF_BUILD = 100
 SEED = 7
 RECALL = 0.99  # part of the queries that must find their nearest row
-WIDTHS = (
-    *range(16, 32, 2),
-    *range(32, 64, 4),
-    *range(64, 128, 16),
-    128,
-    192,
-    256,
-)  # of a search (ef): the first that is good enough
+# Of a search (ef): the first that is good enough.
+WIDTHS = (*range(16, 32, 2), *range(32, 64, 4), *range(64, 128, 16), 128, 192, 256)
 PER_NEIGHBOUR = 8  # candidates, where more than one is wanted: the width is measured on the nearest alone
 N_HELD_OUT, N_PROBES = 2048, 256
 MIN_FOUND = 0.99  # of the rows that are searched for when a stored graph is opened

@@ -208,7 +208,6 @@ def network_settings(
         n_frames=system.n_frames,
         targets={name: target for name, target in system.targets.items() if name in found},
         values=tuple(name for name in system.values if name in found),
-        every=system.every,
         patches=Patches(width, height, max(1, width // 4), max(1, height // 4)),
         change_of=system.change_of,
         memories=dict(rules or {}),

@@ -25,7 +25,6 @@ class System(nn.Module, ABC):
     Optional
     --------
     multiple               sides of the pictures must be multiples of it.
-    every                  frames between two runs on a stream, where a run is dear.
     values                 outputs that are scores already: (b, 1) each.
     change_of              the output whose frames are also scored by how much they change.
     helpers                outputs that training needs alone; a device does not compute them.
@@ -45,7 +44,6 @@ class System(nn.Module, ABC):
     targets: Mapping[str, Target]
     n_frames: int
     multiple: ClassVar[int] = 16
-    every: ClassVar[int] = 1
     values: ClassVar[tuple[str, ...]] = ()
     change_of: ClassVar[str | None] = None
     helpers: ClassVar[tuple[str, ...]] = ()

@@ -7,7 +7,7 @@ BIN := .venv/bin
 install: .venv/installed
 
 # HNSWLIB_NO_NATIVE: without it hnswlib is compiled for the very processor it is built on.
-.venv/installed: setup.py constraints.txt
+.venv/installed: setup.py constraints.txt edge_vad/kernels.c
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	HNSWLIB_NO_NATIVE=1 $(BIN)/pip install --quiet --editable '.[dev]' --constraint constraints.txt

@@ -2,10 +2,11 @@
 
 import gzip
 import os
+import re
 import tarfile
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.sdist import sdist
 
 RUNTIME = ["onnxruntime>=1.18", "opencv-python-headless>=4.8"]
@@ -70,6 +71,25 @@ class Sdist(sdist):
         return str(path)
 
 
+def kernels():
+    """The compiled inner loops: plain C for every Python 3, left out where there is no compiler, or where
+    EDGE_VAD_KERNELS=off asks for a wheel for all machines."""
+    if os.environ.get("EDGE_VAD_KERNELS") == "off":
+        return []
+    source = "edge_vad/kernels.c"
+    options = re.search(r"\* cc (.+)", Path(__file__).with_name("edge_vad").joinpath("kernels.c").read_text())[1].split()
+    compiled = Extension(
+        "edge_vad._kernels",
+        [source],
+        extra_compile_args=[*options, "-g0"],
+        extra_link_args=["-Wl,-s"],
+        libraries=["m"],
+        py_limited_api=True,
+        optional=True,
+    )
+    return [compiled]
+
+
 setup(
     name="edge-vad",
     version="0.1.0",
@@ -84,7 +104,7 @@ setup(
     packages=[*find_packages(include=["edge_vad", "edge_vad.*"]), "edge_vad.converters", "edge_vad.profiles"],
     package_dir={"edge_vad.converters": "converters", "edge_vad.profiles": "profiles"},
     package_data={
-        "edge_vad": ["py.typed"],
+        "edge_vad": ["py.typed", "kernels.c"],
         "edge_vad.page": ["static/*"],
         "edge_vad.converters": ["install.sh", "locks/*.txt"],
         "edge_vad.profiles": ["*.yaml"],
@@ -108,6 +128,8 @@ setup(
         "converters": RUNTIME + HNSW + SIGNING + CONVERTERS,
         "dev": EVERYTHING + DEVELOPMENT,
     },
+    ext_modules=kernels(),
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
     cmdclass={"sdist": Sdist},
     entry_points={"console_scripts": ["edge-vad = edge_vad.cli:main"]},
 )

@@ -1,29 +1,23 @@
 """hnswlib for another machine: cross-compiled for the whole architecture, in about a minute of one core.
 
 Its own build takes ``-march=native``: such a wheel can end with an illegal instruction on another board, and PyPI has none.
-The compiler is zig's clang (package ziglang), which brings its C and C++ libraries for every processor and glibc; the
-headers of the target's Python are those of the target's own distribution.
+The headers of the target's Python are those of the target's own distribution.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import lzma
-import os
 import re
-import subprocess
-import sys
 import tarfile
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from edge_vad.converters.cross_build import compile_shared, write_wheel
 from edge_vad.converters.pip import pip
 from edge_vad.converters.targets import Target
 
@@ -35,7 +29,6 @@ from edge_vad.plugins import require
 DEBIAN_NAMES = {"aarch64": "arm64", "x86_64": "amd64"}
 INSTEAD = "leave hnswlib out (--without hnswlib: banks are then searched exactly), or give a wheel of it: --wheel FILE.whl"
 TIMEOUT_S = 60.0
-DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def build_hnswlib(target: Target, line: str, cache: Path) -> Path:
@@ -58,8 +51,9 @@ def build_hnswlib(target: Target, line: str, cache: Path) -> Path:
         headers = _headers(target, folder / "headers")
         module = folder / f"hnswlib.cpython-{target.tag[2:]}-{target.architecture}-linux-gnu.so"
         _compile(target, source, [*headers, Path(pybind11.get_include())], release, module)
-        metadata = (source / "PKG-INFO").read_bytes()
-        wheel = _wheel(f"hnswlib-{release}", tags, {module.name: module.read_bytes()}, metadata)
+        stem = f"hnswlib-{release}"
+        metadata = {f"{stem}.dist-info/METADATA": (source / "PKG-INFO").read_bytes()}
+        wheel = write_wheel(stem, tags, {module.name: module.read_bytes(), **metadata})
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, wheel)
     return path
@@ -78,18 +72,15 @@ def _source(line: str, folder: Path) -> Path:
 
 
 def _compile(target: Target, source: Path, include: list[Path], release: str, out: Path) -> None:
-    """A shared library for every processor of the architecture; -w: the warnings are those of others."""
-    major, minor = target.glibc
-    command = [sys.executable, "-m", "ziglang", "c++", "-target", f"{target.architecture}-linux-gnu.{major}.{minor}"]
-    command += ["-mcpu=baseline", "-O3", "-std=c++14", "-fvisibility=hidden", "-shared", "-fPIC", "-DNDEBUG", "-w", "-Wl,-s"]
-    command += [f'-DVERSION_INFO="{release}"', *(f"-I{path}" for path in (*include, source / "hnswlib"))]
-    command += [str(source / "python_bindings" / "bindings.cpp"), "-o", str(out)]
-    # Of its own, so that no read-only home folder stands in the way.
-    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(out.parent / "zig")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["no word"])[0]
-        raise ProvisionError(f"hnswlib cannot be compiled for {target.system}: {said}; {INSTEAD}")
+    arguments = ["-std=c++14", "-fvisibility=hidden", "-DNDEBUG", f'-DVERSION_INFO="{release}"']
+    arguments += [
+        *(f"-I{path}" for path in (*include, source / "hnswlib")),
+        str(source / "python_bindings" / "bindings.cpp"),
+    ]
+    try:
+        compile_shared(target, "c++", arguments, out)
+    except ProvisionError as error:
+        raise ProvisionError(f"hnswlib {error}; {INSTEAD}") from error
 
 
 def _headers(target: Target, folder: Path) -> list[Path]:
@@ -126,23 +117,3 @@ def _get(url: str) -> bytes:
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", error)
         raise ProvisionError(f"{url}: {reason}: the headers of the target's Python; {INSTEAD}") from error
-
-
-def _wheel(stem: str, tags: str, files: dict[str, bytes], metadata: bytes) -> bytes:
-    """A wheel with these files (PEP 427), always with the same bytes."""
-    info = f"{stem}.dist-info"
-    said = f"Wheel-Version: 1.0\nGenerator: edge-vad\nRoot-Is-Purelib: false\nTag: {tags}\n"
-    members = {**files, f"{info}/METADATA": metadata, f"{info}/WHEEL": said.encode()}
-    record = "".join(f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in members.items())
-    members[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            entry = zipfile.ZipInfo(name, DATE)
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
-            archive.writestr(entry, data)
-    return out.getvalue()
-
-
-def _digest(data: bytes) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()

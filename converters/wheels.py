@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlparse
 
 from edge_vad.converters.hnswlib_wheel import build_hnswlib
+from edge_vad.converters.kernels_wheel import with_kernels
 from edge_vad.converters.pip import pip
 from edge_vad.converters.targets import Target
 
@@ -58,7 +59,7 @@ def wheels_of(target: Target, groups: Iterable[str], own: Sequence[Path], withou
     _make(cache)
     downloaded = _cached(target, [line for line in lines if line.split("==")[0] not in COMPILED], cache)
     compiled = [build_hnswlib(target, line, cache) for line in lines if line.split("==")[0] in COMPILED]
-    package = [] if "edge-vad" in replaced else [own_wheel(cache)]
+    package = [] if "edge-vad" in replaced else [with_kernels(own_wheel(cache), target, cache)]
     return sorted([*downloaded, *compiled, *package, *replaced.values()], key=lambda path: path.name)
 
 
@@ -82,7 +83,8 @@ def download(target: Target, lines: Sequence[str], folder: Path) -> None:
 
 
 def own_wheel(cache: Path) -> Path:
-    """edge-vad itself: built from the sources of an editable installation, else this very version from the index."""
+    """edge-vad itself, for every machine: built from the sources of an editable installation, else this very version from
+    the index."""
     with TemporaryDirectory() as scratch:
         if source := _source():
             # In a copy: an old build/ beside the sources would get into the wheel.
@@ -90,7 +92,8 @@ def own_wheel(cache: Path) -> Path:
                 ".*", "build", "dist", "tests", "benchmarks", "docs", "site", "*.egg-info", "demo_out"
             )
             shutil.copytree(source, f"{scratch}/source", ignore=ignored)
-            pip("wheel", "--no-deps", "--wheel-dir", f"{scratch}/wheels", f"{scratch}/source", SOURCE_DATE_EPOCH=EPOCH)
+            folders = ("--wheel-dir", f"{scratch}/wheels", f"{scratch}/source")
+            pip("wheel", "--no-deps", *folders, SOURCE_DATE_EPOCH=EPOCH, EDGE_VAD_KERNELS="off")
         else:
             pip(
                 "download",

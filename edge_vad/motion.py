@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vad import kernels
 from edge_vad.perspective import Perspective
 from edge_vad.sampling import decimate
 from edge_vad.strict import check_range
@@ -140,9 +141,11 @@ class RegionProposer:
         return self._boxes[order] * CELL, np.minimum(fraction[order], 1.0).astype(np.float32)
 
 
-def suppress(boxes: Float32, max_overlap: float, limit: int) -> NDArray[np.intp]:
+def suppress(boxes: Float32, max_overlap: float, limit: int) -> NDArray[np.int64]:
     """Greedy non-maximum suppression: indices of the boxes (n, 4), best first, that cover each other no more than
     ``max_overlap`` of the smaller one's area; at most ``limit``."""
+    if kernels.LIBRARY:
+        return kernels.suppress(boxes, max_overlap, limit)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     left = np.arange(len(boxes))
     kept: list[int] = []
@@ -152,7 +155,7 @@ def suppress(boxes: Float32, max_overlap: float, limit: int) -> NDArray[np.intp]
         covered = intersection(boxes[best : best + 1], boxes[left])[0] / np.minimum(area[best], area[left])
         covered[0] = np.inf
         left = left[covered < max_overlap]
-    return np.array(kept, dtype=np.intp)
+    return np.array(kept, dtype=np.int64)
 
 
 def intersection(a: Float32, b: Float32) -> Float32:

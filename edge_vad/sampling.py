@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vad import kernels
 from edge_vad.types import Float32, UInt8
 
 
-def _grid(start: Float32, step: Float32, n: int, limit: int) -> tuple[NDArray[np.intp], Float32]:
+def _grid(start: Float32, step: Float32, n: int, limit: int) -> tuple[NDArray[np.int64], Float32]:
     """Lower neighbour index and fraction of ``n`` sample centres from ``start``, clamped to the picture: both (m, n)."""
     position = start[:, None] + step[:, None] * (np.arange(n, dtype=np.float32) + 0.5) - 0.5
     np.clip(position, 0, limit - 1.001, out=position)
-    low = position.astype(np.intp)
-    return low, (position - low).astype(np.float32)
+    low = position.astype(np.int64)
+    fraction = (position - low).astype(np.float32)
+    return np.clip(low, 0, limit - 2, out=low), fraction  # a box that is not a number leads nowhere, too
 
 
 def windows(plane: UInt8, boxes: Float32, width: int, height: int) -> Float32:
@@ -23,6 +25,8 @@ def windows(plane: UInt8, boxes: Float32, width: int, height: int) -> Float32:
     """
     x, fx = _grid(boxes[:, 0], (boxes[:, 2] - boxes[:, 0]) / width, width, plane.shape[1])
     y, fy = _grid(boxes[:, 1], (boxes[:, 3] - boxes[:, 1]) / height, height, plane.shape[0])
+    if kernels.LIBRARY:
+        return kernels.windows(plane, x, fx, y, fy)
     flat = plane.astype(np.float32).reshape(-1)
     at = y[:, :, None] * plane.shape[1] + x[:, None, :]
     fx, fy = fx[:, None, :], fy[:, :, None]
@@ -44,12 +48,14 @@ def crops(image: UInt8, boxes: Float32, width: int, height: int) -> UInt8:
     same bits on every processor.
     """
     n_rows, n_columns = image.shape[:2]
+    x, fx = _grid(boxes[:, 0], (boxes[:, 2] - boxes[:, 0]) / width, width, n_columns)
+    y, fy = _grid(boxes[:, 1], (boxes[:, 3] - boxes[:, 1]) / height, height, n_rows)
+    if kernels.LIBRARY:
+        return kernels.crops(image, x, fx, y, fy)
     packed = np.empty((n_rows, n_columns, 4), dtype=np.uint8)
     for channel in range(3):  # three times faster than all at once
         packed[:, :, channel] = image[:, :, channel]
     words = packed.reshape(-1).view(np.uint32)
-    x, fx = _grid(boxes[:, 0], (boxes[:, 2] - boxes[:, 0]) / width, width, n_columns)
-    y, fy = _grid(boxes[:, 1], (boxes[:, 3] - boxes[:, 1]) / height, height, n_rows)
     at = y[:, :, None] * n_columns + x[:, None, :]
     wx = np.round(fx * 256).astype(np.uint32)[:, None, :]
     wy = np.round(fy * 256).astype(np.uint32)[:, :, None]

@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vad import kernels
 from edge_vad.sampling import windows
 from edge_vad.types import Float32, UInt8
 
@@ -75,6 +76,9 @@ def _match(template: Float32, luma: UInt8, boxes: Float32, reach: float) -> tupl
 def _correlate(template: Float32, area: Float32) -> Float32:
     """Normalised cross-correlation (n, rows, columns) of zero-mean templates (n, h, w) in areas (n, H, W)."""
     h, w = template.shape[1:]
+    n_samples = h * w
+    if kernels.LIBRARY:
+        return kernels.correlate(template, area, n_samples * CONTRAST_FLOOR)
     n_rows, n_columns = area.shape[1:]
     shape = _smooth(n_rows), _smooth(n_columns)
     padded = np.zeros((len(area), *shape), dtype=np.float32)
@@ -82,7 +86,6 @@ def _correlate(template: Float32, area: Float32) -> Float32:
     spectrum = np.fft.rfft2(padded)
     spectrum *= np.conj(np.fft.rfft2(template, s=shape))
     product = np.fft.irfft2(spectrum, s=shape)[:, : n_rows - h + 1, : n_columns - w + 1]
-    n_samples = h * w
     total = _box_sum(area, h, w)
     total *= total
     energy = _box_sum(area * area, h, w)

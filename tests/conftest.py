@@ -120,6 +120,17 @@ def ensemble_bundle(network_footage: Path, tiny_encoder: Path) -> Path:
     return out
 
 
+@pytest.fixture(params=["compiled", "numpy"])
+def inner_loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways in which `edge_vad.kernels` may be there, one after the other."""
+    from edge_vad import kernels
+
+    if request.param == "numpy":
+        monkeypatch.setattr(kernels, "LIBRARY", None)
+    elif kernels.LIBRARY is None:
+        pytest.skip("the kernels are not compiled here: no C compiler")
+
+
 @pytest.fixture
 def pins() -> Iterator[Any]:
     """gpiozero's pins that are none."""

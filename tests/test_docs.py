@@ -228,7 +228,7 @@ def test_the_rules_for_models_graphs_and_the_self_test_are_those_of_the_code() -
     }
     assert not [number for number in numbers if number not in " ".join(BUNDLE_PAGE.split())]
     assert (GOLDEN_FRAMES + GOLDEN_STRANGE, GOLDEN_STRANGE) == (12, 4), "docs/bundle.md says twelve and four"
-    graph = _graph.encode({**hnsw.HnswBank(np.eye(9, dtype=np.float32))._index.__getstate__()[0], "ef": 64}, {"bank": "0"})
+    graph = _graph.encode({**hnsw.HnswBank(np.eye(9, dtype=np.float32))._searcher.state, "ef": 64}, {"bank": "0"})
     arrays, said = tensorfile.load(graph, "a graph")
     section = BUNDLE_PAGE.split("## Search graphs")[1].split("\n## ")[0]
     assert not [name for name in {*arrays, *said} if f"`{name}`" not in section]

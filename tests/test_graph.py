@@ -16,7 +16,7 @@ import pytest
 import small_bundle
 import tiny
 
-from edge_vad import tensorfile
+from edge_vad import kernels, tensorfile
 from edge_vad.banks import base, hnsw, open_bank
 from edge_vad.banks._graph import decode, encode
 from edge_vad.banks.base import Bank
@@ -78,7 +78,7 @@ def test_a_graph_holds_no_vectors() -> None:
 
 def test_state_and_graph_are_the_same_thing() -> None:
     """Everything but the vectors goes out and comes back."""
-    state = HnswBank(ROWS)._index.__getstate__()[0]
+    state = HnswBank(ROWS)._searcher.state
     again = decode(encode(state, {}), ROWS, state["ef_construction"], hnsw.SEED)
     assert set(again) <= set(state)
     for key in ("M", "max_M0", "max_level", "enterpoint_node", "size_data_per_element", "offset_data", "label_offset"):
@@ -185,6 +185,11 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 
 @pytest.fixture
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "LIBRARY", None)
+
+
+@pytest.fixture
 def without_hnswlib(monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setitem(__import__("sys").modules, "hnswlib", None)
@@ -220,7 +225,10 @@ def test_a_large_bank_without_a_graph_is_searched_exactly_with_a_warning(
 
 
 def test_a_large_bank_without_hnswlib_is_searched_exactly_with_a_warning(
-    warnings: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, without_hnswlib: None
+    warnings: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    without_hnswlib: None,
+    without_kernels: None,
 ) -> None:
     monkeypatch.setattr(base, "CROSSOVER_ROWS", 1000)
     assert exact_and_right(open_bank("auto", ROWS, GRAPH))
@@ -228,9 +236,21 @@ def test_a_large_bank_without_hnswlib_is_searched_exactly_with_a_warning(
 
 
 @pytest.mark.parametrize("graph", [None, GRAPH])
-def test_hnsw_by_name_without_hnswlib_says_what_to_install(graph: bytes | None, without_hnswlib: None) -> None:
+def test_hnsw_by_name_without_hnswlib_says_what_to_install(
+    graph: bytes | None, without_hnswlib: None, without_kernels: None
+) -> None:
     with pytest.raises(MissingPackageError, match="the bank hnsw needs the package hnswlib: pip install"):
         open_bank("hnsw", ROWS, graph)
+
+
+@pytest.mark.skipif(kernels.LIBRARY is None, reason="the kernels are not compiled here: no C compiler")
+def test_a_stored_graph_is_searched_without_hnswlib(
+    warnings: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, without_hnswlib: None
+) -> None:
+    monkeypatch.setattr(base, "CROSSOVER_ROWS", 1000)
+    assert isinstance(open_bank("auto", ROWS, GRAPH), HnswBank) and warnings() == []
+    with pytest.raises(MissingPackageError, match="hnswlib"):
+        open_bank("hnsw", ROWS)
 
 
 def test_hnsw_by_name_without_a_graph_makes_one(warnings: Callable[[], list[str]]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from edge_vad.motion import CELL, MotionSettings, RegionProposer, RgbDifference, intersection, suppress
 from edge_vad.perspective import Perspective
 
+pytestmark = pytest.mark.usefixtures("inner_loops")
 SETTINGS = MotionSettings(threshold=12, lag_s=0.2)
 FLAT = Perspective(40.0, 0.0, 100.0)
 BACKGROUND = np.random.default_rng(0).integers(90, 110, (120, 160, 3), dtype=np.uint8)

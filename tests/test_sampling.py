@@ -7,6 +7,7 @@ import pytest
 
 from edge_vad.sampling import crops, decimate, resize, windows
 
+pytestmark = pytest.mark.usefixtures("inner_loops")
 GENERATOR = np.random.default_rng(3)
 PLANE = GENERATOR.integers(0, 256, (20, 30), dtype=np.uint8)
 IMAGE = GENERATOR.integers(0, 256, (20, 30, 3), dtype=np.uint8)

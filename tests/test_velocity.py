@@ -8,6 +8,7 @@ import pytest
 
 from edge_vad.velocity import Search, velocities
 
+pytestmark = pytest.mark.usefixtures("inner_loops")
 BOX = np.array([[60, 40, 84, 88]], np.float32)  # 48 pixels tall
 TEXTURE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (200, 240)).astype(np.float32), (0, 0), 2.0)
 TEXTURE = np.clip((TEXTURE - TEXTURE.mean()) * 5 + 128, 0, 255)

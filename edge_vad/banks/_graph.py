@@ -99,6 +99,13 @@ def decode(graph: bytes, rows: Float32, ef_construction: int, seed: int) -> dict
     }
 
 
+def vectors(state: Mapping[str, Any]) -> Float32:
+    """The rows (n, c) in the state of an ``hnswlib.Index``."""
+    n, start, width = state["cur_element_count"], state["offset_data"], 4 * state["dim"]
+    records = np.asarray(state["data_level0"]).view(np.uint8).reshape(-1, state["size_data_per_element"])[:n]
+    return np.ascontiguousarray(records[:, start : start + width]).view(np.float32)
+
+
 def _check(arrays: Arrays, n: int, m: int) -> None:
     """Every index that hnswlib will follow without looking lies inside what it has."""
     kinds = {"levels": np.uint8, "entry": np.uint32, "counts": np.uint8, "links": np.uint32}

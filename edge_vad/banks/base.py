@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vad import kernels
 from edge_vad.errors import BundleFormatError
 from edge_vad.plugins import load
 from edge_vad.types import Float32
@@ -84,7 +85,8 @@ def open_bank(name: str, rows: Float32 | Stored, graph: bytes | None = None) -> 
 
 def _auto(n_rows: int, graph: bytes | None) -> str:
     """HNSW, or exact search with a warning that says what is missing."""
-    missing = "no search graph" if graph is None else "" if find_spec("hnswlib") else "hnswlib is not installed"
+    can_search = kernels.LIBRARY or find_spec("hnswlib")
+    missing = "no search graph" if graph is None else "" if can_search else "hnswlib is not installed"
     if missing:
         log.warning("%s; searching %d rows exactly, which is slower", missing, n_rows)
     return "exact" if missing else "hnsw"

@@ -55,6 +55,8 @@ locks: install
 	$(BIN)/python -m edge_vad.converters.lock
 
 # The same tree gives the same bytes: one date (of the last commit, 1980 outside git), one umask, no list of an earlier sdist.
+# The wheel is for every machine, without compiled inner loops; pip compiles them from the sdist.
+build: export EDGE_VAD_KERNELS = off
 build: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
 build: install
 	rm -rf build dist *.egg-info/SOURCES.txt

@@ -48,6 +48,9 @@ log = logging.getLogger(__name__)
 ROLE, DECODER = "network", "decoder"
 CALIBRATION_WINDOWS = 64  # for INT8
 RATE_TOLERANCE = 0.1  # of the frame rate that a network was trained at
+# Chosen on events pasted into normal footage and on generated streets (benchmarks/README.md).
+SHARE = 0.4  # of the appearance in a fused score
+LESS = 0.5  # what a smaller change than expected counts: who stops or turns is normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +212,9 @@ def network_settings(
         targets={name: target for name, target in system.targets.items() if name in found},
         values=tuple(name for name in system.values if name in found),
         patches=Patches(width, height, max(1, width // 4), max(1, height // 4)),
+        share=SHARE,
         change_of=system.change_of,
+        less=LESS,
         memories=dict(rules or {}),
     )
 

@@ -57,6 +57,7 @@ class NetworkSettings:
     values: outputs that are scores already, one number per window. patches: None scores whole frames. means: mean patch
     error of the outputs on normal footage, which brings them to one scale. share: of the appearance in a fused score.
     change_of: the output whose frames are also scored by how much they change, as CHANGE.
+    less: what a change counts that is smaller than it should be, where a larger one counts 1.
     memories: those that a bank searches; none where they lie in the network's graph.
     """
 
@@ -72,6 +73,7 @@ class NetworkSettings:
     means: dict[str, float] = field(default_factory=dict)
     share: float = 0.25
     change_of: str | None = None
+    less: float = 1.0
     memories: dict[str, MemoryRead] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,7 +82,7 @@ class NetworkSettings:
         check_range(1e-3, 1e3, fps=self.fps)
         check_range(1, 1000, stride=self.stride, every=self.every)
         check_range(1, 64, n_frames=self.n_frames)
-        check_range(0, 1, share=self.share)
+        check_range(0, 1, share=self.share, less=self.less)
         check_range(1e-12, 1e6, **self.means)
         for name, target in self.targets.items():
             if target.stop > self.n_frames:
@@ -169,8 +171,9 @@ class Network:
 def patch_errors(settings: NetworkSettings, window: Float32, found: Mapping[str, Float32]) -> dict[str, Float32]:
     """How far the pictures are off in every patch, by output: (rows, columns) float32, mean over frames and channels.
 
-    Of frames and differences the mean of |error|^power. Of a change the size of the mean error: how much more or less moves
-    there than should, whichever contour it is of; pixel by pixel, contours a little out of place would drown that.
+    Of frames and differences the mean of |error|^power. Of a change the size of the mean error: how much more moves there
+    than should, or less, which counts ``less``, whichever contour it is of; pixel by pixel, contours a little out of place
+    would drown that.
     CHANGE is that of how much drawn frames differ from the real ones before them.
     """
     patches = settings.patches or Patches(*settings.size, *settings.size)
@@ -178,9 +181,9 @@ def patch_errors(settings: NetworkSettings, window: Float32, found: Mapping[str,
     for name, target in settings.targets.items():
         off = (target.of(window)[0] - found[name])[-target.newest :]  # 0: all
         if name == settings.change_of:
-            scores[CHANGE] = _change_error(target, patches, window[0], found[name])
+            scores[CHANGE] = _one_sided(_change_error(target, patches, window[0], found[name]), settings.less)
         if target.kind == "change":
-            scores[name] = np.abs(patches.means(off.mean(axis=(0, 1)))) ** target.power
+            scores[name] = _one_sided(patches.means(off.mean(axis=(0, 1))), settings.less) ** target.power
         else:
             np.abs(off, out=off) if target.power == 1 else np.square(off, out=off)
             scores[name] = np.maximum(patches.means(off.mean(axis=(0, 1))), 0)  # rounding
@@ -188,8 +191,14 @@ def patch_errors(settings: NetworkSettings, window: Float32, found: Mapping[str,
 
 
 def _change_error(target: Target, patches: Patches, frames: Float32, found: Float32) -> Float32:
-    """How much more or less drawn frames (k, 3, h, w) differ from those before them than real ones do: (rows, columns)."""
+    """How much more real frames differ from those before them than drawn ones (k, 3, h, w): (rows, columns), of any sign."""
     before = frames[target.start - 1 : target.stop - 1]
     off = np.abs(frames[target.start : target.stop] - before)
     off -= np.abs(found - before)
-    return np.abs(patches.means(off[-target.newest :].mean(axis=(0, 1))))
+    means: Float32 = patches.means(off[-target.newest :].mean(axis=(0, 1)))
+    return means
+
+
+def _one_sided(off: Float32, less: float) -> Float32:
+    """The size of errors of either sign, the negative ones times ``less``."""
+    return np.where(off < 0, np.float32(-less), np.float32(1)) * off

@@ -216,6 +216,19 @@ def test_of_drawn_frames_their_change_counts_in_sum_too() -> None:
     assert errors["beside"]["out"][0, 0] > 0
 
 
+def test_less_change_than_expected_may_count_less() -> None:
+    """The left half changes by 0.5 where none was expected, the right half by none where 0.5 was."""
+    window, found = flat(0, 0)[None], flat(0)
+    window[0, 1, :, :, :8], found[..., 8:] = 0.5, 0.5
+    halves = Patches(8, 8, 8, 8)
+    for less in (1.0, 0.5, 0.0):
+        for target, change_of in ((Target(1, 2, "change", power=1), None), (Target(1, 2), "out")):
+            targets = {"out": target}
+            made = NetworkSettings((32, 16), (16, 8), 10.0, 1, 2, targets, patches=halves, change_of=change_of, less=less)
+            errors = patch_errors(made, window, {"out": found})["change" if change_of else "out"]
+            assert errors.tolist() == [[0.5, 0.5 * less]]
+
+
 def test_errors_leave_the_window_and_the_pictures_as_they_were() -> None:
     generator = np.random.default_rng(3)
     window, found = generator.random((1, 2, 3, 8, 16), dtype=np.float32), generator.random((1, 3, 8, 16), dtype=np.float32)

@@ -140,8 +140,24 @@ def test_the_wheel_of_the_tree_is_that_of_the_sdist(built: Built) -> None:
     """`make build` makes the wheel from the sdist; pip makes it from the tree."""
     command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", "direct"]
     shutil.rmtree(built.tree / "build", ignore_errors=True)
-    subprocess.run(command, cwd=built.tree, capture_output=True, check=True, timeout=300)
+    everywhere = {**os.environ, "EDGE_VAD_KERNELS": "off"}
+    subprocess.run(command, cwd=built.tree, env=everywhere, capture_output=True, check=True, timeout=300)
     assert contents(built.tree / "direct" / built.wheel.name) == contents(built.wheel)
+
+
+def test_an_installation_from_the_sdist_is_compiled(built: Built, tmp_path: Path) -> None:
+    """One file for every Python 3; without a compiler the same without it, and no error."""
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    for compiler, added in (("cc", {"edge_vad/_kernels.abi3.so"}), ("/nowhere/cc", set())):
+        folder = tmp_path / Path(compiler).parent.name
+        if not shutil.which("cc") and added:
+            continue
+        settings = {**os.environ, "CC": compiler}
+        subprocess.run([*pip, str(folder), str(built.sdist)], env=settings, capture_output=True, check=True, timeout=300)
+        (wheel,) = folder.glob("*.whl")
+        mine, pure = ({name for name in contents(w) if ".dist-info/" not in name} for w in (wheel, built.wheel))
+        assert mine - pure == added and not pure - mine
+        assert "-cp310-abi3-linux" in wheel.name
 
 
 def test_the_metadata_is_valid_and_says_what_holds(built: Built) -> None:

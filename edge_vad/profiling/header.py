@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import edge_vad
+from edge_vad import kernels
 from edge_vad.backends.base import Backend
 from edge_vad.bundle import Bundle
 from edge_vad.detector import Detector
@@ -46,8 +47,9 @@ def make_report(
 
 
 def versions(profile: Profile) -> dict[str, str]:
-    """What computes: Python, edge-vad, NumPy and the package of the backend."""
-    found = {"python": platform.python_version(), "edge-vad": edge_vad.__version__}
+    """What computes: Python, edge-vad and its inner loops, NumPy and the package of the backend."""
+    loops = "compiled" if kernels.LIBRARY else "NumPy"
+    found = {"python": platform.python_version(), "edge-vad": edge_vad.__version__, "inner loops": loops}
     for package in ("numpy", load("backends", profile.inference.backend, Backend).package):
         if package:
             found[package] = _version(package)

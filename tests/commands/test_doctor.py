@@ -200,6 +200,14 @@ def test_packages_that_are_missing_or_old(monkeypatch: pytest.MonkeyPatch) -> No
     assert lines["hnswlib"].state == "ok"
 
 
+def test_inner_loops_that_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_vad.kernels.LIBRARY", None)
+    check = doctor.inner_loops()
+    assert check.state == "warning" and "NumPy" in check.text and "apt-get install gcc" in check.advice
+    monkeypatch.setattr("edge_vad.kernels.LIBRARY", object())
+    assert doctor.inner_loops().state == "ok"
+
+
 def test_a_package_that_another_one_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib import metadata
 

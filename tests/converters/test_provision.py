@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 import small_bundle
 import yaml
-from edge_vad.converters import hnswlib_wheel, wheels
+from edge_vad.converters import hnswlib_wheel, kernels_wheel, wheels
+from edge_vad.converters.cross_build import write_wheel
 from edge_vad.converters.lock import GROUPS
 from edge_vad.converters.targets import TARGETS, USUAL
 from tiny import Outcome
 
+from edge_vad import kernels
 from edge_vad.errors import ProvisionError
 from edge_vad.manifest import sha256
 from edge_vad.profile import names
@@ -51,6 +53,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     package, library = (wheel(tmp_path / "wheels", name) for name in ("edge_vad", "numpy"))
     monkeypatch.setattr(wheels, "own_wheel", lambda cache: package)
+    monkeypatch.setattr(wheels, "with_kernels", lambda pure, target, cache: pure)
     monkeypatch.setattr(wheels, "_cached", lambda target, lines, cache: [library])
     monkeypatch.setattr(wheels, "build_hnswlib", lambda target, line, cache: wheel(tmp_path / "made", "hnswlib"))
     small_bundle.write(here / "site.evb")
@@ -265,9 +268,61 @@ def test_a_compiled_wheel_is_one_that_pip_takes(tmp_path: Path) -> None:
 
     tags = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     metadata = b"Metadata-Version: 2.1\nName: made\nVersion: 1.0\n"
-    data = hnswlib_wheel._wheel("made-1.0", f"{tags}-{tags}-linux_x86_64", {"made.py": b"value = 7\n"}, metadata)
+    files = {"made.py": b"value = 7\n", "made-1.0.dist-info/METADATA": metadata}
+    data = write_wheel("made-1.0", f"{tags}-{tags}-linux_x86_64", files)
     path = tmp_path / "made-1.0-py3-none-any.whl"
     path.write_bytes(data)
-    assert data == hnswlib_wheel._wheel("made-1.0", f"{tags}-{tags}-linux_x86_64", {"made.py": b"value = 7\n"}, metadata)
+    assert data == write_wheel("made-1.0", f"{tags}-{tags}-linux_x86_64", files)
     pip("install", "--no-index", "--no-deps", "--target", str(tmp_path / "site"), str(path))
     assert (tmp_path / "site/made.py").read_text() == "value = 7\n"
+
+
+@pytest.fixture
+def pure(tmp_path: Path) -> Path:
+    """A wheel of edge-vad for every machine: the kernels, and what every wheel holds."""
+    path = tmp_path / "edge_vad-1.0-py3-none-any.whl"
+    path.write_bytes(
+        write_wheel(
+            "edge_vad-1.0",
+            "py3-none-any",
+            {
+                kernels_wheel.SOURCE: (Path(kernels.__file__).with_suffix(".c")).read_bytes(),
+                "edge_vad-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: edge-vad\nVersion: 1.0\n",
+            },
+        )
+    )
+    return path
+
+
+@pytest.mark.parametrize(("name", "machine"), [("jetpack_6", 183), ("debian_bookworm", 62)])
+def test_the_inner_loops_are_compiled_for_the_unit(pure: Path, tmp_path: Path, name: str, machine: int) -> None:
+    pytest.importorskip("ziglang", reason="pip install ziglang")
+    target = TARGETS[name]
+    made = kernels_wheel.with_kernels(pure, target, tmp_path)
+    assert made.name == f"edge_vad-1.0-py3-none-manylinux_2_{target.glibc[1]}_{target.architecture}.whl"
+    with zipfile.ZipFile(made) as archive:
+        library = archive.read(f"edge_vad/{kernels.NAME}")
+        assert kernels_wheel.SOURCE in archive.namelist() and "edge_vad-1.0.dist-info/METADATA" in archive.namelist()
+    assert library[:4] == b"\x7fELF" and int.from_bytes(library[18:20], "little") == machine
+    first = made.read_bytes()
+    made.unlink()
+    assert kernels_wheel.with_kernels(pure, target, tmp_path).read_bytes() == first, "the same bytes again"
+    if machine == 62:
+        (tmp_path / kernels.NAME).write_bytes(library)
+        assert kernels._load(tmp_path / kernels.NAME) is not None
+
+
+def test_without_a_compiler_the_unit_gets_the_wheel_for_every_machine(
+    pure: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kernels_wheel, "find_spec", lambda name: None)
+    assert kernels_wheel.with_kernels(pure, TARGETS["jetpack_6"], tmp_path) == pure
+    assert "pip install ziglang" in caplog.text
+
+
+def test_kernels_that_cannot_be_compiled_say_what_to_do(pure: Path) -> None:
+    pytest.importorskip("ziglang", reason="pip install ziglang")
+    with pytest.raises(ProvisionError, match=r"kernels\.c .*JetPack 6.*--wheel FILE\.whl"):
+        kernels_wheel.compiled(b"/* cc -O3 */ no C at all", TARGETS["jetpack_6"])
+    with pytest.raises(ProvisionError, match="install edge-vad again"):
+        kernels_wheel.compiled(b"int a;", TARGETS["jetpack_6"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,10 +14,17 @@ from edge_vad.types import Float32, UInt8
 def _grid(start: Float32, step: Float32, n: int, limit: int) -> tuple[NDArray[np.int64], Float32]:
     """Lower neighbour index and fraction of ``n`` sample centres from ``start``, clamped to the picture: both (m, n)."""
     position = start[:, None] + step[:, None] * (np.arange(n, dtype=np.float32) + 0.5) - 0.5
-    np.clip(position, 0, limit - 1.001, out=position)
-    low = position.astype(np.int64)
-    fraction = (position - low).astype(np.float32)
-    return np.clip(low, 0, limit - 2, out=low), fraction  # a box that is not a number leads nowhere, too
+    _clamp(position, 0, limit - 1.001)
+    whole = np.floor(position)
+    low = whole.astype(np.int64)
+    _clamp(low, 0, limit - 2)  # of a box that is not a number, too
+    return low, (position - whole).astype(np.float32, copy=False)
+
+
+def _clamp(values: NDArray[Any], lowest: float, highest: float) -> None:
+    """`numpy.clip` in place, which takes four times as long for small arrays."""
+    np.maximum(values, lowest, out=values)
+    np.minimum(values, highest, out=values)
 
 
 def windows(plane: UInt8, boxes: Float32, width: int, height: int) -> Float32:

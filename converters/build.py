@@ -120,7 +120,8 @@ def build(
     encoder, similarity = fp32, 1.0
     if settings.precision != "fp32":
         pictures = calibration_pictures(clips, scene, settings.fps)
-        encoder, similarity = reduce_precision(fp32, settings.precision, pictures, settings.calibration, settings.quantizer)
+        calibration = settings.calibration or "minmax"
+        encoder, similarity = reduce_precision(fp32, settings.precision, pictures, calibration, settings.quantizer)
         log.info("%s encoder: cosine of its features to fp32 %.4f", settings.precision.upper(), similarity)
     models = {"encoder": encoder.model}
     detector: tuple[bytes, ObjectSettings] | None = None

@@ -22,6 +22,7 @@ from edge_vad.converters.memory_banks import decoder_inputs, memory_rules, store
 from edge_vad.converters.network_export import export_halves, export_network, outputs_of, reduce_network
 from edge_vad.converters.normal_footage import inspect_footage, measure_height, processed
 from edge_vad.converters.packing import N_GOLDEN, Content, bundle_members, describe_bundle, model_file
+from edge_vad.converters.quantisation import Calibration as Calibrated
 from edge_vad.converters.settings import BuildSettings
 from edge_vad.converters.system import System
 from edge_vad.converters.training_footage import distinct
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 
 ROLE, DECODER = "network", "decoder"
 CALIBRATION_WINDOWS = 64  # for INT8
+TRIED: tuple[Calibrated, ...] = ("minmax", "percentile")  # where no calibration is named
 RATE_TOLERANCE = 0.1  # of the frame rate that a network was trained at
 # Chosen on events pasted into normal footage and on generated streets (benchmarks/README.md).
 SHARE = 0.4  # of the appearance in a fused score
@@ -137,7 +139,7 @@ def prepare(clips: Sequence[Clip], weights: Path, method: str | None, settings: 
     converted = convert(system, trained.size, rules, settings)
     scene = network_settings(system, trained, patch_size(clips, trained, settings), rules)
     if settings.precision != "fp32":
-        converted = reduced(converted, scene, clips, settings)
+        converted = reduced(converted, scene, clips, parts, settings)
     scene = with_means(scene, converted, parts, settings)
     return Prepared(trained, scene, converted, network_method(trained.method, scene, converted), parts)
 
@@ -150,18 +152,45 @@ def convert(system: System, size: tuple[int, int], rules: Mapping[str, MemoryRea
     return Converted({ROLE: network, DECODER: decoder}, stored_items(system, settings.vectors))
 
 
-def reduced(converted: Converted, scene: NetworkSettings, clips: Sequence[Clip], settings: BuildSettings) -> Converted:
-    """The same in the precision of the settings; the decoder's ranges are those behind the reduced network."""
+def reduced(
+    converted: Converted, scene: NetworkSettings, clips: Sequence[Clip], parts: Sequence[Part], settings: BuildSettings
+) -> Converted:
+    """The same in the precision of the settings. Of INT8 the calibration that is named, else the one whose errors of the
+    parts are nearer to those in fp32: which one that is differs from network to network."""
+    if settings.precision != "int8" or settings.calibration:
+        return reduced_by(settings.calibration or "minmax", converted, scene, clips, settings)
+    windows = list(_windows([part.clip for part in parts], scene, settings))
+    wanted = _errors(converted, scene, windows)
+    found = {name: reduced_by(name, converted, scene, clips, settings) for name in TRIED}
+    strays = {name: float(np.abs(_errors(one, scene, windows) - wanted).mean()) for name, one in found.items()}
+    best = min(TRIED, key=lambda name: strays[name])
+    said = ", ".join(f"{100 * stray:.1f} % with {name}" for name, stray in strays.items())
+    log.info("INT8 moves the errors of patches by %s of their mean: %s is taken", said, best)
+    return found[best]
+
+
+def reduced_by(
+    calibration: Calibrated, converted: Converted, scene: NetworkSettings, clips: Sequence[Clip], settings: BuildSettings
+) -> Converted:
+    """With that calibration; the decoder's ranges are those behind the reduced network."""
     models = dict(converted.models)
     windows = ({FRAMES: window} for window in _windows(clips, scene, settings))
-    models[ROLE] = reduce_network(models[ROLE], settings.precision, windows, settings.calibration)
+    models[ROLE] = reduce_network(models[ROLE], settings.precision, windows, calibration)
     memories = converted.network(scene).memories
     if memories:
         session = load("backends", "onnxruntime", Backend)(models[ROLE], threads=2)
         windows = ({FRAMES: window} for window in _windows(clips, scene, settings))
         inputs = decoder_inputs(session, memories, windows)
-        models[DECODER] = reduce_network(models[DECODER], settings.precision, inputs, settings.calibration)
+        models[DECODER] = reduce_network(models[DECODER], settings.precision, inputs, calibration)
     return replace(converted, models=models)
+
+
+def _errors(converted: Converted, scene: NetworkSettings, windows: Sequence[Float32]) -> Float32:
+    """Patch errors of every output in windows, over the mean of the output: (windows, all patches)."""
+    network = converted.network(scene)
+    seen = [patch_errors(scene, window, network(window)) for window in windows]
+    columns = [np.stack([errors[name].ravel() for errors in seen]) for name in sorted(scene.scored)]
+    return np.concatenate([values / max(float(values.mean()), 1e-12) for values in columns], axis=1)
 
 
 def check_footage(clips: Sequence[Clip], trained: Trained, fps: float | None) -> None:

@@ -25,12 +25,13 @@ class BuildSettings:
     """What `edge-vad build` can be told; a YAML file (--config) has the same keys.
 
     encoder: what must be known of an encoder that does not describe itself; taps: only these outputs of it. calibration,
-    quantizer: how INT8 is made (docs/precision.md). weights: component -> weight in the score; 0 leaves the component and
-    its bank out (object_NAME: of detector boxes, half of NAME's where not given). window_s: seconds that the score is
-    averaged over. budget_per_hour: false alarms that the threshold is set for. index: whether banks are delivered with a
-    search graph (auto: the large ones). serial: grows with every release for a site, so that a device refuses older ones.
-    compatible: the devices it is for, empty for all. memory_read: whether the memory of a trained network lies in its graph
-    or in a bank; top_k: items that the bank finds for a query (default 8).
+    quantizer: how INT8 is made (docs/precision.md); calibration None is minmax, of a trained network the better of it and
+    percentile. weights: component -> weight in the score; 0 leaves the component and its bank out (object_NAME: of detector
+    boxes, half of NAME's where not given). window_s: seconds that the score is averaged over. budget_per_hour: false alarms
+    that the threshold is set for. index: whether banks are delivered with a search graph (auto: the large ones). serial:
+    grows with every release for a site, so that a device refuses older ones. compatible: the devices it is for, empty for
+    all. memory_read: whether the memory of a trained network lies in its graph or in a bank; top_k: items that the bank
+    finds for a query (default 8).
     """
 
     encoder_name: str = "efficientnet_lite0"
@@ -38,7 +39,7 @@ class BuildSettings:
     taps: tuple[str, ...] | None = None
     detector: str | None = None
     precision: Precision = "int8"
-    calibration: Calibration = "minmax"
+    calibration: Calibration | None = None
     quantizer: Quantizer = "onnxruntime"
     ratio: float = 0.01
     vectors: VectorType = "fp16"
@@ -59,7 +60,7 @@ class BuildSettings:
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must lie in 0..1 (0.01 to 0.10 is usual), not {self.ratio}")
-        check_methods(self.quantizer, self.calibration)
+        check_methods(self.quantizer, self.calibration or "minmax")
         check_range(1, 1000, stride=self.stride)
         check_range(1e-9, 1e12, budget_per_hour=self.budget_per_hour)
         check_range(1e-3, 3600, window_s=self.window_s)

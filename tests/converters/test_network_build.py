@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -231,6 +232,27 @@ def test_two_builds_are_the_same_bytes(network_bundle: Built, network_footage: P
     arguments = tiny.network_arguments("desd", network_footage, out, "--weights", str(run))
     assert main(arguments) == 0
     assert out.read_bytes() == network_bundle("desd").read_bytes()
+
+
+def test_int8_takes_the_ranges_that_stay_nearer_to_fp32(
+    network_bundle: Built, network_footage: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from edge_vad.cli import main
+
+    def network(name: str, *more: str) -> bytes:
+        out = tmp_path / f"{name}.evb"
+        with exported_before(network_bundle("amco")):
+            assert main(tiny.network_arguments("amco", network_footage, out, "--precision", "int8", *more)) == 0
+        return read_bundle(out).model("network")
+
+    named = {name: network(name, "--calibration", name) for name in network_build.TRIED}
+    assert named["minmax"] != named["percentile"] and "is taken" not in caplog.text
+    with caplog.at_level(logging.INFO):
+        chosen = network("chosen")
+    strays = {name: float(stray) for stray, name in re.findall(r"([\d.]+) % with (\w+)", caplog.text)}
+    assert set(strays) == set(named) and all(strays.values())
+    best = min(named, key=lambda name: strays[name])
+    assert chosen == named[best] and f"{best} is taken" in caplog.text
 
 
 def test_what_was_held_out_calibrates_and_nothing_else(

@@ -9,6 +9,12 @@ document: micro AUC with the document's own normalisation, which looks at whole 
 normal clips that the training held out (benchmarks/pasted.py), without any label of the data set: what choices are made on.
 ms: CPU time of one processed frame, one thread; a network runs on every stride-th frame. train: minutes of wall time that
 the training took. --whole-frames: a single patch as large as the picture, in the place of the worst patches.
+
+    python benchmarks/networks.py --street 0 runs/street0 --share 0.25,0.4 --less 1,0.5,0
+
+Without any labels of a data set: runs that were trained on the generated street of a viewpoint (--write FOLDER writes
+it), scored on the anomalies of that street and on pasted events, mean AUC over their kinds; for each share of the
+appearance in a fused score and each weight of less change than expected.
 """
 
 from __future__ import annotations
@@ -21,11 +27,13 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL
 import argparse
 import logging
 import tempfile
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from choices import pasted_streams
+from choices import Stream, pasted_streams, street_streams
 from edge_vad.converters import network_build
 from edge_vad.converters.build_command import clips_of
 from edge_vad.converters.checkpoint import Trained, load_network
@@ -33,6 +41,7 @@ from edge_vad.converters.quantisation import Precision
 from edge_vad.converters.settings import BuildSettings
 
 from edge_vad.bundle import read_bundle
+from edge_vad.cameras.synthetic import write_dataset
 from edge_vad.commands.evaluate import evaluate
 from edge_vad.detector import Detector
 from edge_vad.evaluation import open_dataset
@@ -48,14 +57,30 @@ HEADER = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders of edge-vad train")
-    parser.add_argument("--dataset", nargs=2, required=True, metavar=("NAME", "DIR"))
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders of edge-vad train")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--dataset", nargs=2, metavar=("NAME", "DIR"))
+    what.add_argument("--street", type=int, metavar="VIEW", help="the generated street that the runs were trained on")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="with --street: write its normal clips, and end")
+    parser.add_argument(
+        "--share", default=f"{network_build.SHARE}", help="with --street: of the appearance, comma-separated"
+    )
+    parser.add_argument("--less", default=f"{network_build.LESS}", help="with --street: weights, comma-separated")
     parser.add_argument("--precision", choices=PRECISIONS, help="only this one")
     parser.add_argument("--whole-frames", action="store_true", help="score whole frames, not their worst patches")
     options = parser.parse_args()
     if options.whole_frames:
         network_build.patch_size = lambda _, trained, __: trained.size
     logging.basicConfig(level=logging.WARNING)
+    if options.write:
+        write_street(options.write, options.street)
+        return
+    if options.street is not None:
+        choices = [[float(text) for text in said.split(",")] for said in (options.share, options.less)]
+        print("| run | share | less | street | pasted |\n| --- | ---: | ---: | ---: | ---: |", flush=True)
+        for run in options.runs:
+            print_street(run, options.street, *choices)
+        return
     print(HEADER, flush=True)
     for run in options.runs:
         for precision in [options.precision] if options.precision else PRECISIONS:
@@ -85,6 +110,40 @@ def row(run: Path, precision: Precision, data: Path) -> str:
         f"{bundle.n_bytes / 1e6:.2f} MB",
     )
     return "| " + " | ".join(values) + " |"
+
+
+def write_street(folder: Path, view: int) -> None:
+    write_dataset(folder, seed=7, view=view, n_training=8, n_testing=1, seconds=24)
+
+
+def print_street(run: Path, view: int, shares: list[float], lesses: list[float]) -> None:
+    """A line of the mean AUC over the kinds of events for every share and weight; fp32."""
+    trained = load_network(run)[1]
+    held = {name for name, _, _ in trained.held_out}
+    with tempfile.TemporaryDirectory() as folder:
+        write_street(Path(folder), view)
+        clips = clips_of([f"{folder}/training/frames"])
+        donors, normal = ([c for c in clips if (c.name in held) is kept] for kept in (False, True))
+        for network_build.SHARE, network_build.LESS in product(shares, lesses):
+            out = Path(folder) / "site.evb"
+            network_build.build_network(clips, out, run, trained.method, BuildSettings(precision="fp32"))
+            detector = Detector.open(out)
+            means = [
+                mean_auc(detector, streams) for streams in (street_streams(view, 24, 3), pasted_streams(normal, donors))
+            ]
+            chosen = f"{network_build.SHARE:g} | {network_build.LESS:g}"
+            print(f"| {run.name} | {chosen} | {means[0]:.3f} | {means[1]:.3f} |", flush=True)
+
+
+def mean_auc(detector: Detector, streams: Iterator[Stream]) -> float:
+    """Mean over the kinds of events of their micro AUC."""
+    found: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}
+    for kind, frames, truth in streams:
+        detector.reset()
+        scores, labels = found.setdefault(kind, ([], []))
+        scores.append(np.array([detector.process(frame).score for frame in frames]))
+        labels.append(truth)
+    return float(np.mean([micro_auc(*of_kind) for of_kind in found.values()]))
 
 
 def pasted_auc(detector: Detector, clips: list[Clip], trained: Trained) -> float:

@@ -46,7 +46,6 @@ class Stpag(System):
         "motion": Target(1, LENGTH + 1, "change", power=1, newest=NEWEST),
     }
     values: ClassVar[tuple[str, ...]] = ("semantic",)
-    change_of: ClassVar[str] = "appearance"
 
     def __init__(
         self,

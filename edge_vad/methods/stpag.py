@@ -1,5 +1,4 @@
-"""STPAG (document 002) on a live stream: reconstruction of appearance, of motion and of how much the drawn frames change,
-and what a discriminator says."""
+"""STPAG (document 002) on a live stream: reconstruction of appearance, of motion, and what a discriminator says."""
 
 from __future__ import annotations
 
@@ -10,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vad.methods._network import NetworkMethod, Scored, Series, between
-from edge_vad.networks import CHANGE
 from edge_vad.patches import worst
 from edge_vad.types import Float32
 
@@ -18,10 +16,9 @@ SHARES = {"appearance": 0.65, "motion": 0.25, "semantic": 0.1}  # eta 1 to 3 of 
 
 
 class Stpag(NetworkMethod):
-    """Components ``appearance`` and ``motion``: errors of the worst patches; ``change``: how much more the frames differ
-    from those before them than the drawn ones do, as in AMCo and DESDnet; ``semantic``: what the discriminator says."""
+    """Components ``appearance`` and ``motion``: errors of the worst patches; ``semantic``: what the discriminator says."""
 
-    names = ("appearance", "motion", CHANGE, "semantic")
+    names = ("appearance", "motion", "semantic")
     values = ("semantic",)
     # Chosen on events pasted into held-out normal clips.
     shares: ClassVar[Mapping[str, float]] = {"appearance": 0.2, "semantic": 0.3}

@@ -84,6 +84,10 @@ def test_a_second_installation_changes_nothing(unit: Unit) -> None:
     assert "nothing had to change" in unit.root.run("sh", f"{OVERLAY}/install.sh")
 
 
+def test_its_inner_loops_are_compiled(unit: Unit) -> None:
+    assert unit.root.run(PYTHON, "-c", "from edge_vad import kernels; print(kernels.LIBRARY is not None)") == "True\n"
+
+
 @pytest.mark.parametrize("bank", ["exact", "hnsw"])
 def test_the_bundle_works_there(unit: Unit, bank: str) -> None:
     options = ("--profile", PROFILE, "--set", PATIENT, "--set", f"inference.bank={bank}")

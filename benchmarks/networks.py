@@ -62,10 +62,8 @@ def main() -> None:
     what.add_argument("--dataset", nargs=2, metavar=("NAME", "DIR"))
     what.add_argument("--street", type=int, metavar="VIEW", help="the generated street that the runs were trained on")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="with --street: write its normal clips, and end")
-    parser.add_argument(
-        "--share", default=f"{network_build.SHARE}", help="with --street: of the appearance, comma-separated"
-    )
-    parser.add_argument("--less", default=f"{network_build.LESS}", help="with --street: weights, comma-separated")
+    parser.add_argument("--share", default=f"{network_build.SHARE}", help="of the appearance; with --street several")
+    parser.add_argument("--less", default=f"{network_build.LESS}", help="of less change; with --street several")
     parser.add_argument("--precision", choices=PRECISIONS, help="only this one")
     parser.add_argument("--whole-frames", action="store_true", help="score whole frames, not their worst patches")
     options = parser.parse_args()
@@ -75,12 +73,13 @@ def main() -> None:
     if options.write:
         write_street(options.write, options.street)
         return
+    choices = [[float(text) for text in said.split(",")] for said in (options.share, options.less)]
     if options.street is not None:
-        choices = [[float(text) for text in said.split(",")] for said in (options.share, options.less)]
         print("| run | share | less | street | pasted |\n| --- | ---: | ---: | ---: | ---: |", flush=True)
         for run in options.runs:
             print_street(run, options.street, *choices)
         return
+    network_build.SHARE, network_build.LESS = choices[0][0], choices[1][0]
     print(HEADER, flush=True)
     for run in options.runs:
         for precision in [options.precision] if options.precision else PRECISIONS:

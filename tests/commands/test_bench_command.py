@@ -56,7 +56,7 @@ def test_json_for_programs(measured: Bench, tiny_bundle: Path) -> None:
     )
     assert told["settings"]["threads"] == 2 and told["settings"]["profile"] == "desktop_cpu"
     assert told["run"]["n_frames"] == 12 and told["run"]["n_passed"] == 0 and told["run"]["warm_up"] == 2
-    assert {"python", "edge-vad", "numpy", "onnxruntime"} == told["versions"].keys()
+    assert {"python", "edge-vad", "inner loops", "numpy", "onnxruntime"} == told["versions"].keys()
     for stage in (told["end_to_end"], *told["stages"].values()):
         assert {"p50", "p95", "p99"} <= stage["wall_ms"].keys() and stage["cpu_ms"].keys() == stage["wall_ms"].keys()
     assert told["fps"] == pytest.approx(1000 / told["end_to_end"]["wall_ms"]["mean"], rel=1e-3)

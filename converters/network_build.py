@@ -157,9 +157,11 @@ def reduced(
 ) -> Converted:
     """The same in the precision of the settings. Of INT8 the calibration that is named, else the one whose errors of the
     parts are nearer to those in fp32: which one that is differs from network to network."""
+    windows = list(_windows([part.clip for part in parts], scene, settings))
+    if not windows:
+        raise _too_short(scene)
     if settings.precision != "int8" or settings.calibration:
         return reduced_by(settings.calibration or "minmax", converted, scene, clips, settings)
-    windows = list(_windows([part.clip for part in parts], scene, settings))
     wanted = _errors(converted, scene, windows)
     found = {name: reduced_by(name, converted, scene, clips, settings) for name in TRIED}
     strays = {name: float(np.abs(_errors(one, scene, windows) - wanted).mean()) for name, one in found.items()}
@@ -268,8 +270,12 @@ def with_means(
                 for name, values in patch_errors(scene, frames, network(frames)).items():
                     sums[name].append(float(values.mean()))
     if not all(sums.values()):
-        raise SourceError(f"the held-out footage is shorter than a window of {scene.n_frames} frames; film longer")
+        raise _too_short(scene)
     return replace(scene, means={name: max(float(np.mean(values)), 1e-12) for name, values in sums.items()})
+
+
+def _too_short(scene: NetworkSettings) -> SourceError:
+    return SourceError(f"the held-out footage is shorter than a window of {scene.n_frames} frames; film longer")
 
 
 def calibrate_network(network: Prepared, settings: BuildSettings) -> Calibration:

@@ -363,13 +363,14 @@ def test_a_network_needs_its_method_and_a_method_its_network(more: list[str], ne
     assert said.code == 2 and ("--weights RUN_DIR belongs to" in said.err or "invalid choice: 'mam'" in said.err)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_footage_shorter_than_a_window_is_refused(
-    network_bundle: Built, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    precision: str, network_bundle: Built, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a fast camera, of which every eighth frame counts."""
     system, trained = load_network(tiny.NETWORKS / "stpag.safetensors")
     monkeypatch.setattr(network_build, "load_network", lambda *_: (system, replace(trained, stride=8)))
     tiny.write_clip(tmp_path / "short" / "a", 22, seed=1)
     with exported_before(network_bundle("stpag")):
-        said = cli(*tiny.network_arguments("stpag", tmp_path / "short", tmp_path / "x.evb"))
+        said = cli(*tiny.network_arguments("stpag", tmp_path / "short", tmp_path / "x.evb", "--precision", precision))
     refused(said, "window of 5 frames; film longer")

@@ -141,8 +141,9 @@ def test_a_variable_leaves_them_alone() -> None:
 
 @pytest.mark.parametrize("source", [None, "int edge_vad_version(void) { return 99; }", "int other(void) { return 1; }"])
 def test_a_file_that_does_not_fit_is_left_alone_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, source: str | None
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, source: str | None
 ) -> None:
+    monkeypatch.delenv("EDGE_VAD_KERNELS", raising=False)
     path = tmp_path / kernels.NAME
     if source is None:
         path.write_bytes(b"no library")

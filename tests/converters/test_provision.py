@@ -295,7 +295,10 @@ def pure(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("name", "machine"), [("jetpack_6", 183), ("debian_bookworm", 62)])
-def test_the_inner_loops_are_compiled_for_the_unit(pure: Path, tmp_path: Path, name: str, machine: int) -> None:
+def test_the_inner_loops_are_compiled_for_the_unit(
+    pure: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, machine: int
+) -> None:
+    monkeypatch.delenv("EDGE_VAD_KERNELS", raising=False)
     pytest.importorskip("ziglang", reason="pip install ziglang")
     target = TARGETS[name]
     made = kernels_wheel.with_kernels(pure, target, tmp_path)

@@ -51,15 +51,17 @@ def windows(plane: UInt8, x: Int64, fx: Float32, y: Int64, fy: Float32) -> Float
 
     x (n, w), y (n, h): pixels in 0..W - 2 and 0..H - 2; fx, fy float32: how far the samples lie behind them, 0..1.
     """
-    plane = np.ascontiguousarray(plane)
+    plane = np.ascontiguousarray(plane, dtype=np.uint8)
     out = np.empty((len(x), y.shape[1], x.shape[1]), dtype=np.float32)
     _call("edge_vad_windows", plane, plane.shape[1], x, fx, y, fy, out, len(x), x.shape[1], y.shape[1])
     return out
 
 
 def crops(image: UInt8, x: Int64, fx: Float32, y: Int64, fy: Float32) -> UInt8:
-    """The same of an image (H, W, 3) uint8 in 8.8 fixed point -> (n, h, w, 3) uint8."""
-    image = np.ascontiguousarray(image)
+    """The same of an image (H, W, 3) uint8 in 8.8 fixed point -> (n, h, w, 3) uint8. ValueError for fewer channels."""
+    image = np.ascontiguousarray(image[..., :3], dtype=np.uint8)
+    if image.shape[2:] != (3,):
+        raise ValueError(f"an image must have shape (H, W, 3), not {image.shape}")
     out = np.empty((len(x), y.shape[1], x.shape[1], 3), dtype=np.uint8)
     wx, wy = (np.round(f * 256).astype(np.uint32) for f in (fx, fy))
     line = np.empty(2 * 3 * x.shape[1], dtype=np.uint8)
@@ -75,7 +77,7 @@ def correlate(template: Float32, area: Float32, flat: float) -> Float32:
     (n, h, w), (_, n_rows, n_columns) = template.shape, area.shape
     out = np.empty((n, n_rows - h + 1, n_columns - w + 1), dtype=np.float32)
     scratch = np.empty(_call("edge_vad_correlate_room", h, w, n_rows, n_columns), dtype=np.float32)
-    template, area = np.ascontiguousarray(template), np.ascontiguousarray(area)
+    template, area = (np.ascontiguousarray(pixels, dtype=np.float32) for pixels in (template, area))
     _call("edge_vad_correlate", template, area, ctypes.c_float(flat), out, scratch, n, h, w, n_rows, n_columns)
     return out
 

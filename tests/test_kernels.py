@@ -69,6 +69,20 @@ def test_a_box_that_is_not_a_number_reads_no_foreign_memory() -> None:
 
 
 @compiled
+def test_a_grey_picture_reads_no_foreign_memory() -> None:
+    for grey in (IMAGE[..., :1], IMAGE[..., 0]):
+        with pytest.raises((ValueError, IndexError)):
+            crops(grey, boxes(3), 8, 8)
+
+
+@compiled
+def test_a_fourth_channel_is_left_out() -> None:
+    four = np.concatenate([IMAGE, IMAGE[..., :1]], axis=2)
+    around = boxes(5)
+    assert np.array_equal(crops(four, around, 8, 8), crops(IMAGE, around, 8, 8))
+
+
+@compiled
 @pytest.mark.parametrize(
     ("template", "area"),
     [((24, 12), (46, 46)), ((24, 12), (24, 12)), ((3, 5), (40, 9)), ((1, 1), (2, 70)), ((24, 12), (33, 30))],

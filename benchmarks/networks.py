@@ -67,6 +67,10 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, help="only this one")
     parser.add_argument("--whole-frames", action="store_true", help="score whole frames, not their worst patches")
     options = parser.parse_args()
+    if options.write and options.street is None:
+        parser.error("--write belongs to --street VIEW")
+    if not (options.runs or options.write):
+        parser.error("name a RUN folder of edge-vad train")
     if options.whole_frames:
         network_build.patch_size = lambda _, trained, __: trained.size
     logging.basicConfig(level=logging.WARNING)

@@ -157,11 +157,13 @@ def reduced(
 ) -> Converted:
     """The same in the precision of the settings. Of INT8 the calibration that is named, else the one whose errors of the
     parts are nearer to those in fp32: which one that is differs from network to network."""
+    if settings.precision != "int8":
+        return reduced_by("minmax", converted, scene, clips, settings)  # nothing is calibrated
     windows = list(_windows([part.clip for part in parts], scene, settings))
     if not windows:
         raise _too_short(scene)
-    if settings.precision != "int8" or settings.calibration:
-        return reduced_by(settings.calibration or "minmax", converted, scene, clips, settings)
+    if settings.calibration:
+        return reduced_by(settings.calibration, converted, scene, clips, settings)
     wanted = _errors(converted, scene, windows)
     found = {name: reduced_by(name, converted, scene, clips, settings) for name in TRIED}
     strays = {name: float(np.abs(_errors(one, scene, windows) - wanted).mean()) for name, one in found.items()}

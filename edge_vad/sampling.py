@@ -53,8 +53,8 @@ def windows(plane: UInt8, boxes: Float32, width: int, height: int) -> Float32:
 def crops(image: UInt8, boxes: Float32, width: int, height: int) -> UInt8:
     """Bilinear crops of an image (H, W, 3) uint8 in boxes (n, 4) -> (n, height, width, 3) uint8.
 
-    Pixels are gathered and mixed as packed 32-bit words in 8.8 fixed point: several times faster than float planes, and the
-    same bits on every processor.
+    In 8.8 fixed point: the same bits on every processor, compiled or not. In NumPy pixels are mixed as packed 32-bit words,
+    several times faster than float planes.
     """
     n_rows, n_columns = image.shape[:2]
     x, fx = _grid(boxes[:, 0], (boxes[:, 2] - boxes[:, 0]) / width, width, n_columns)

@@ -17,10 +17,10 @@ from edge_vad.vectors import Stored
 
 log = logging.getLogger(__name__)
 
-# `auto` changes from exact search to HNSW here: the crossover that `benchmarks/search.py` measures for the queries of one
-# frame (49 to 75, 64 to 152 dimensions), where hnswlib searches about twice as late. Below it a matrix product over all rows
-# is as fast, and has no build time and no recall to watch.
-CROSSOVER_ROWS = 10_000
+# `auto` changes from exact search to HNSW here: the crossover that `benchmarks/search.py` measures with hnswlib's search for
+# the queries of one frame (49 to 75, 64 to 152 dimensions). With ours it lies at half of that, where little is won and a
+# matrix product over all rows has no build time and no recall to watch.
+CROSSOVER_ROWS = 20_000
 
 
 class Bank(ABC):

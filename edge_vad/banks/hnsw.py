@@ -1,5 +1,6 @@
-"""Approximate nearest neighbours in a hierarchical small-world graph: hnswlib builds it, and searches it where our kernel is
-not compiled, which takes half of hnswlib's time.
+"""Approximate nearest neighbours in a hierarchical small-world graph.
+
+hnswlib builds it. Our kernel searches it, in half of hnswlib's time; where that is not compiled, hnswlib does.
 """
 
 from __future__ import annotations

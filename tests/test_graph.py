@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import small_bundle
 import tiny
+from numpy.typing import NDArray
 
 from edge_vad import kernels, tensorfile
 from edge_vad.banks import base, hnsw, open_bank
@@ -296,6 +297,31 @@ def test_graphs_in_a_bundle_belong_to_its_banks_and_are_used(with_graphs: Path, 
     by_graph, exact = Detector.open(bundle, hnsw_profile()), Detector.open(bundle)
     assert [by_graph.process(f).score for f in frames] == pytest.approx([exact.process(f).score for f in frames], abs=1e-4)
     assert warnings() == []
+
+
+def test_rows_that_a_graph_misses_do_not_fail_the_self_test(with_graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = HnswBank.search
+
+    def second(bank: HnswBank, queries: Float32, k: int = 1) -> tuple[Float32, NDArray[np.int64]]:
+        """The second nearest row in the place of the nearest, unless that is the query itself."""
+        distances, ids = search(bank, queries, k + 1)
+        first = distances[:, :1] < 1e-3
+        return np.where(first, distances[:, :k], distances[:, 1:]), np.where(first, ids[:, :k], ids[:, 1:])
+
+    monkeypatch.setattr(HnswBank, "search", second)
+    frames = tiny.clip_frames(12, seed=5)
+    by_graph, exact = Detector.open(with_graphs, hnsw_profile()), Detector.open(with_graphs)
+    assert set(by_graph.bank_kinds.values()) == {"hnsw"}
+    assert max(by_graph.process(f).score - exact.process(f).score for f in frames) > 0.001
+
+
+def test_a_graph_whose_search_measures_wrong_distances_is_not_used(
+    with_graphs: Path, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+) -> None:
+    search = HnswBank.search
+    monkeypatch.setattr(HnswBank, "search", lambda *given: (search(*given)[0] * np.float32(0.9), search(*given)[1]))
+    assert set(Detector.open(with_graphs, hnsw_profile()).bank_kinds.values()) == {"exact"}
+    assert all("searching" in warning for warning in warnings())
 
 
 def test_a_build_with_graphs_gives_the_same_bytes_again(with_graphs: Path, indexed: Callable[[str], Path]) -> None:

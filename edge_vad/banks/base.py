@@ -36,6 +36,7 @@ class Bank(ABC):
     --------
     with_graph(rows, graph)   the same with a search graph that was made earlier; BundleFormatError when it is damaged.
     over(rows)                the same where rows as they lie in the bundle need not be unpacked as a whole.
+    exactly()                 a bank that misses no nearest row: what the self-test compares with.
     """
 
     @abstractmethod
@@ -57,6 +58,10 @@ class Bank(ABC):
     def over(cls, rows: Float32 | Stored) -> Bank:
         """The bank over rows (m, c) in memory or as they lie in the bundle; most banks unpack those: ``rows[:]``."""
         return cls(rows[:])
+
+    def exactly(self) -> Bank:
+        """The bank over the same rows that misses none of the nearest; most banks are."""
+        return self
 
     def _check(self, queries: Float32, k: int, n_rows: int, width: int) -> None:
         if queries.ndim != 2 or queries.shape[1] != width:

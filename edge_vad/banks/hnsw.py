@@ -71,11 +71,15 @@ class HnswBank(Bank):
         return _graph.encode({**self._searcher.state, "ef": self.width}, metadata)
 
     def leads_to(self, rows: Float32) -> bool:
-        """Whether its own rows are found when they are searched for: a device refuses a graph where they are not."""
+        """Whether its own rows are found when they are searched for, and distances are right: a device refuses a graph where
+        they are not."""
         probes = rows[:: max(1, len(rows) // N_PROBES)]
-        distances, _ = self.search(probes)
         close = 1e-3 * (1 + np.linalg.norm(probes, axis=1))
-        return bool(np.mean(distances[:, 0] <= close) >= MIN_FOUND)
+        found = self.search(probes)[0][:, 0] <= close
+        halves = probes / 2
+        distances, ids = self.search(halves)
+        right = np.abs(distances[:, 0] - np.linalg.norm(halves - rows[ids[:, 0]], axis=1)) <= close
+        return bool(np.mean(found) >= MIN_FOUND and right.all())
 
     def search(self, queries: Float32, k: int = 1) -> tuple[Float32, NDArray[np.int64]]:
         self._check(queries, k, *self._shape)
@@ -83,9 +87,12 @@ class HnswBank(Bank):
             return np.zeros((0, k), dtype=np.float32), np.zeros((0, k), dtype=np.int64)
         found = self._searcher.search(queries, k, min(max(self.width, PER_NEIGHBOUR * k if k > 1 else 2), self._shape[0]))
         if found is None:
-            return ExactBank(_graph.vectors(self._searcher.state)).search(queries, k)
+            return self.exactly().search(queries, k)
         ids, squared = found
         return np.sqrt(np.maximum(squared, 0)), ids
+
+    def exactly(self) -> Bank:
+        return ExactBank(_graph.vectors(self._searcher.state))
 
     def _measured(self, rows: Float32, queries: Float32) -> tuple[int, float]:
         """The smallest width that reaches RECALL, and the recall that it reaches; else the largest."""

@@ -46,6 +46,10 @@ class BankSearch:
         """Forget the last high-level score, which holds until the next row falls due."""
         self._highlevel = np.nan
 
+    def exactly(self) -> BankSearch:
+        """The same, of banks that miss no nearest row."""
+        return BankSearch(self._settings, {name: bank.exactly() for name, bank in self._banks.items()})
+
     def kinds(self) -> dict[str, str]:
         """The plug-in behind each bank; of edge-vad's own, the plain name."""
         return {name: type(bank).__module__.removeprefix("edge_vad.banks.") for name, bank in self._banks.items()}
@@ -191,10 +195,12 @@ class VideoPatchCore(Method):
 
     def golden(self, frames: list[Frame]) -> dict[str, np.ndarray]:
         """``regions.motion``: number and means of each frame's regions; ``embedding.NAME``: of the rows that are searched;
-        ``distances.NAME``: means over the regions; and the components."""
+        ``distances.NAME``: means over the regions; and the components. Without search graphs, which miss a nearest row now
+        and then: whether they lead to the rows was seen when they were opened."""
         self.reset()
+        search = self._search.exactly()
         features = [self._extractor(frame) for frame in frames]
-        seen = [self._search(found) for found in features]
+        seen = [search(found) for found in features]
         self.reset()
         return golden_arrays(features, seen)
 

@@ -39,6 +39,13 @@ def test_neighbours_are_those_of_brute_force(bank: Bank, k: int) -> None:
     np.testing.assert_allclose(distances[same], true_distances[same], rtol=1e-4)
 
 
+def test_the_self_test_can_search_it_exactly(bank: Bank) -> None:
+    distances, ids = bank.exactly().search(QUERIES, 5)
+    true_distances, true_ids = brute_force(QUERIES, 5)
+    np.testing.assert_array_equal(ids, true_ids)
+    np.testing.assert_allclose(distances, true_distances, rtol=1e-4)
+
+
 def test_distances_ascend_and_have_the_types_of_the_contract(bank: Bank) -> None:
     distances, ids = bank.search(QUERIES, 7)
     assert distances.shape == ids.shape == (60, 7)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from edge_vad.converters.system import System
-from edge_vad.converters.systems import open_system
+from edge_vad.converters.systems import open_system, system_class
 from torch import Tensor
 
 from edge_vad.errors import EdgeVadError, NetworkError
@@ -89,6 +89,7 @@ def load_network(path: Path, method: str | None = None) -> tuple[System, Trained
     trained = with_options(Trained, plain, str(path))
     if method is not None and trained.method != method:
         raise NetworkError(f"{path}: is a network of {trained.method}, not of {method}; name --method {trained.method}")
+    trained = replace(trained, options={**system_class(trained.method).before, **trained.options})
     system = open_system(trained.method, trained.options)
     assign(system, tensors, str(path))
     return system.eval(), trained

@@ -27,6 +27,7 @@ class System(nn.Module, ABC):
     multiple               sides of the pictures must be multiples of it.
     values                 outputs that are scores already: (b, 1) each.
     change_of              the output whose frames are also scored by how much they change.
+    before                 options of networks that were trained before these options were there.
     helpers                outputs that training needs alone; a device does not compute them.
     fixed                  prefixes of parameters that come with their own weights: neither trained nor saved.
     step_done()            after every optimiser step: memories that no gradient moves.
@@ -46,6 +47,7 @@ class System(nn.Module, ABC):
     multiple: ClassVar[int] = 16
     values: ClassVar[tuple[str, ...]] = ()
     change_of: ClassVar[str | None] = None
+    before: ClassVar[Mapping[str, Any]] = {}
     helpers: ClassVar[tuple[str, ...]] = ()
     fixed: ClassVar[tuple[str, ...]] = ()
 

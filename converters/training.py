@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_S = 60.0
 WEIGHTS, ORDER, STEP = range(3)  # what a seed is for
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by a parameter's dimensions
 
 
 def train(
@@ -314,10 +315,10 @@ def _trained(system: System) -> list[torch.nn.Parameter]:
 
 
 def _channels_last(system: System) -> None:
-    """Channels behind each other in memory: what convolutions of pictures are fastest in."""
+    """Channels behind each other in memory: what convolutions of pictures and of clips are fastest in."""
     for parameter in system.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if parameter.dim() in CHANNELS_LAST:
+            parameter.data = parameter.data.contiguous(memory_format=CHANNELS_LAST[parameter.dim()])
 
 
 def _seed(*numbers: int) -> int:

@@ -47,4 +47,6 @@ def test_the_numbers_of_the_documents_scores() -> None:
         assert load("methods", name, NetworkMethod).shares == {"appearance": 0.2}
         assert re.search(rf"^\| `appearance` \(`{name}`\) .* counts a fifth \|$", PAGE, re.M)
     assert N_WORST == 4 and "the four worst ones" in " ".join(PAGE.split())
-    assert {target.newest for target in system_class("stpag").targets.values()} == {2} and "two newest frames" in PAGE
+    assert {target.newest for target in system_class("stpag").targets.values()} == {
+        1
+    } and "the newest frame of the clip" in PAGE

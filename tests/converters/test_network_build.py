@@ -363,6 +363,15 @@ def test_a_network_needs_its_method_and_a_method_its_network(more: list[str], ne
     assert said.code == 2 and ("--weights RUN_DIR belongs to" in said.err or "invalid choice: 'mam'" in said.err)
 
 
+def test_a_network_that_was_trained_before_an_option_has_what_was_then(tmp_path: Path) -> None:
+    system, trained = load_network(tiny.NETWORKS / "stpag.safetensors")
+    assert {target.newest for target in system.targets.values()} == {trained.options["unseen"]}
+    older = {name: value for name, value in trained.options.items() if name != "unseen"}
+    save_network(tmp_path / "older.safetensors", system, replace(trained, options=older))
+    system, trained = load_network(tmp_path / "older.safetensors")
+    assert trained.options == {**older, "unseen": 0} and {target.newest for target in system.targets.values()} == {2}
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_footage_shorter_than_a_window_is_refused(
     precision: str, network_bundle: Built, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch

@@ -224,6 +224,20 @@ def test_the_clips_of_stpag_may_have_any_length(length: int) -> None:
     assert sum(system.losses(frames, found).values()).isfinite()  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(("unseen", "least", "newest"), [(0, 1e-5, 2), (1, 0, 1), (2, 0, 2)])
+def test_stpag_draws_the_newest_frames_without_having_seen_them(unseen: int, least: float, newest: int) -> None:
+    system = opened("stpag", unseen=unseen).eval()
+    assert {target.newest for target in system.targets.values()} == {newest}
+    frames = window(system)
+    changed = frames.clone()
+    changed[:, -max(1, unseen) :] *= -1
+    found, again = system(frames), system(changed)
+    for name in ("appearance", "motion"):
+        off = (found[name] - again[name]).abs().max().item()
+        assert off > least if least else off == 0, name
+    assert not torch.equal(found["semantic"], again["semantic"])
+
+
 def test_the_discriminator_of_stpag_looks_at_the_pattern_of_its_features_not_at_their_size() -> None:
     head, features = opened("stpag").discriminator.head, torch.rand(5, 2 * ENCODER_CHANNELS)  # type: ignore[union-attr]
     found = head(features)
@@ -373,6 +387,7 @@ def test_what_desd_gathers_in_an_epoch_can_be_taken_along() -> None:
         ("maam", {"n_items": 2.5}, ProfileError, "n_items: expected int"),
         ("amco", {"n_items": 1}, ProfileError, r"n_items must lie in 2\.\."),
         ("amco", {"width": 0}, ProfileError, "width must lie in"),
+        ("stpag", {"unseen": 4}, ProfileError, r"unseen must lie in 0\.\.3, not 4"),
         ("stpag", {"length": 3}, ProfileError, r"length must lie in 4\.\.32, not 3"),
         ("maam", {"sparse": math.nan}, ProfileError, "sparse must lie in"),
         ("maam", {"sparse": -1}, ProfileError, "sparse must lie in"),

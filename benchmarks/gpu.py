@@ -16,6 +16,7 @@ import argparse
 import itertools
 import platform
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -30,6 +31,7 @@ from edge_vad.detector import Detector
 from edge_vad.errors import EdgeVadError, SelfTestError
 from edge_vad.profile import Inference, Profile
 from edge_vad.recovery import Sessions
+from edge_vad.tensors import transfer
 from edge_vad.types import Frame, Result
 
 
@@ -132,16 +134,26 @@ def places(result: Result) -> list[tuple[float, ...]]:
 
 
 def implicit_synchronisations(bundle: Bundle, inference: Inference, frames: Sequence[Frame]) -> str:
-    """What torch says of an operation that makes the host wait, other than the downloads; none as it should be."""
+    """Where the host is first made to wait other than for a download; none as it should be."""
     detector = detectors(bundle, inference, 1)[0][0]
     half = len(frames) // 2
     results_of(detector, frames[:half])
+    wait = transfer._wait
+
+    def meant(device: torch.device) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+        wait(device)
+        torch.cuda.set_sync_debug_mode("error")
+
+    transfer._wait = meant
     torch.cuda.set_sync_debug_mode("error")
     try:
         results_of(detector, frames[half:])
     except EdgeVadError as error:
-        return str(error)
+        last = traceback.extract_tb((error.__cause__ or error).__traceback__)[-1]
+        return f"{last.filename}, line {last.lineno}: {last.line}"
     finally:
+        transfer._wait = wait
         torch.cuda.set_sync_debug_mode("default")
     return "none"
 

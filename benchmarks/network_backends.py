@@ -67,7 +67,8 @@ def compare(method: str, system: System, seen: list[Float32], repeat: int) -> No
         for pair in zip(seen[::2], seen[1::2], strict=True):
             system(torch.from_numpy(np.concatenate(pair)))
     fp32 = export_network(system.eval(), (seen[0].shape[4], seen[0].shape[3]))
-    models = {"fp32": fp32, "int8": reduce_network(fp32, "int8", [{FRAMES: window} for window in seen], "minmax")}
+    windows = [{FRAMES: window} for window in seen]
+    models = {"fp32": fp32, "int8": reduce_network(fp32, "int8", windows, "minmax", system.odds)}
     runners: dict[tuple[str, str, str], Backend] = {
         (name, model, ""): load("backends", name, Backend)(data, threads=1)  # type: ignore[type-abstract]
         for name in available("backends")

@@ -100,7 +100,7 @@ def row(run: Path, precision: Precision, data: Path) -> str:
         bundle = read_bundle(out)
     detector = Detector.open(bundle)
     result, _ = evaluate(detector, dataset, None, bundle.n_bytes)
-    n_parameters = sum(p.numel() for n, p in system.named_parameters() if not n.startswith(system.fixed or ("-",)))
+    n_parameters = sum(p.numel() for p in system.parameters())
     values = (
         run.name,
         described(trained),

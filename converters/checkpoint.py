@@ -71,12 +71,7 @@ class State:
 
 def save_network(path: Path, system: System, trained: Trained) -> None:
     """Write the file ``path`` whole or not at all. The same network gives the same bytes. Raises OutputError."""
-    _save(path, learned(system), NETWORK_KEY, to_plain(trained))
-
-
-def learned(system: System) -> dict[str, Tensor]:
-    """Parameters and buffers by name, without those that come with weights of their own (`System.fixed`)."""
-    return {name: tensor for name, tensor in system.state_dict().items() if not name.startswith(system.fixed)}
+    _save(path, system.state_dict(), NETWORK_KEY, to_plain(trained))
 
 
 def load_network(path: Path, method: str | None = None) -> tuple[System, Trained]:
@@ -137,7 +132,7 @@ def assign(system: System, tensors: Mapping[str, Tensor], where: str) -> None:
     Raises NetworkError where names, or shapes of parameters, differ.
     """
     parameters, buffers = dict(system.named_parameters()), dict(system.named_buffers())
-    expected = learned(system).keys()
+    expected = system.state_dict().keys()
     odd = sorted(expected ^ tensors.keys())
     if odd:
         raise NetworkError(f"{where}: {odd[0]} is {'missing' if odd[0] in expected else 'not of this method'}; train again")

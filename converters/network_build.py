@@ -179,7 +179,7 @@ def reduced_by(
     """With that calibration; the decoder's ranges are those behind the reduced network."""
     models = dict(converted.models)
     windows = ({FRAMES: window} for window in _windows(clips, scene, settings))
-    models[ROLE] = reduce_network(models[ROLE], settings.precision, windows, calibration)
+    models[ROLE] = reduce_network(models[ROLE], settings.precision, windows, calibration, scene.odds)
     memories = converted.network(scene).memories
     if memories:
         session = load("backends", "onnxruntime", Backend)(models[ROLE], threads=2)
@@ -243,7 +243,7 @@ def network_settings(
         stride=trained.stride,
         n_frames=system.n_frames,
         targets={name: target for name, target in system.targets.items() if name in found},
-        values=tuple(name for name in system.values if name in found),
+        odds=tuple(name for name in system.odds if name in found),
         patches=Patches(width, height, max(1, width // 4), max(1, height // 4)),
         share=SHARE,
         change_of=system.change_of,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,13 +113,18 @@ def _check(model: bytes, expected: Mapping[str, Tensor], inputs: Mapping[str, Te
 
 
 def reduce_network(
-    model: bytes, precision: Precision, inputs: Iterable[dict[str, Float32]], calibration: Calibration
+    model: bytes,
+    precision: Precision,
+    inputs: Iterable[dict[str, Float32]],
+    calibration: Calibration,
+    floats: Collection[str] = (),
 ) -> bytes:
-    """The network in another precision. inputs: of single runs on normal footage, by name, for INT8."""
+    """The network in another precision. For INT8, inputs: of single runs on normal footage, by name; floats: outputs that
+    stay as exact as they are."""
     if precision == "fp32":
         return model
     onnx = require("onnx", "onnx", "a precision")
     loaded: Any = onnx.load_model_from_string(model)
     half = precision == "fp16"
-    reduced = half_precision(loaded, "the network") if half else quantize_network(loaded, iter(inputs), calibration)
+    reduced = half_precision(loaded, "the network") if half else quantize_network(loaded, iter(inputs), calibration, floats)
     return bytes(reduced.SerializeToString(deterministic=True))

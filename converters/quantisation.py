@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,16 +142,19 @@ def _compared(fp32: OnnxEncoder, model: Any, pictures: Sequence[UInt8], precisio
     return OnnxEncoder(data, fp32.preprocessing, fp32.licence), mean
 
 
-def quantize_network(model: Any, inputs: Iterator[dict[str, Float32]], calibration: Calibration) -> Any:
+def quantize_network(
+    model: Any, inputs: Iterator[dict[str, Float32]], calibration: Calibration, floats: Collection[str] = ()
+) -> Any:
     """INT8 of a trained network: the convolutions that make pictures or queries. inputs: as of `quantize_model`.
 
     Its transposed convolutions are half of its time and become convolutions. In floats stay memories, whose shares of
-    hundreds of items are smaller than 1 / 255, and what leads to a number only: no mean evens out its rounding.
+    hundreds of items are smaller than 1 / 255, and what leads to a number only, whose rounding no mean evens out, or to the
+    outputs ``floats``.
     """
     from edge_vad.converters.subpixel import without_transposed
 
     made = without_transposed(model)
-    maps = {output.name for output in made.graph.output if len(output.type.tensor_type.shape.dim) >= 4}
+    maps = {o.name for o in made.graph.output if len(o.type.tensor_type.shape.dim) >= 4 and o.name not in floats}
     for node in reversed(made.graph.node):
         if maps.intersection(node.output):
             maps.update(node.input)

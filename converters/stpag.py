@@ -3,8 +3,11 @@
 Motion is the size of the RGB difference in the place of optical flow: speed shows as how much of it there is. A
 pseudo-anomaly goes in, the normal clip is what has to come out, so that what is not normal is reconstructed badly. The
 document's autoencoders see the whole clip; these are not shown its end, which is what is scored: a small network draws too
-well whatever it is shown (benchmarks/README.md). The discriminator judges features of the default embedded encoder in the
-place of ViFi-CLIP's, which no small device runs.
+well whatever it is shown (benchmarks/README.md).
+
+The document's discriminator tells whole frames with a pseudo-anomaly from normal ones, by features of ViFi-CLIP, which no
+small device runs. Features of an encoder of pictures in its place say next to nothing of how something moves, so this one is
+trained from scratch: it sees the newest frames together, and says of every place whether what lies there is made up.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import numpy as np
 import torch
 from edge_vad.converters import pseudo_anomalies
 from edge_vad.converters.blocks import SLOPE, channels
-from edge_vad.converters.efficientnet_lite import efficientnet_lite0
+from edge_vad.converters.implants import SEEN, implanted
 from edge_vad.converters.system import System
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,16 +29,17 @@ from edge_vad.networks import Target
 
 ENCODER = (96, 128, 256, 256)  # table 2
 STRIDES = ((1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))
-ENCODER_CHANNELS = 112  # of the last layer of EfficientNet-Lite0 that is used
-FEATURES, HIDDEN = 512, 128  # table 1
+JUDGED = (64, 128, 256)  # channels of the discriminator's layers that halve a picture
 SPATIAL, TEMPORAL = 0.4, 0.5  # p_s, p_t (figure 4)
 LENGTH = 4  # frames of a clip; the document has 16, which a stream would wait for and a device would compute again and again
 SHORTEST = 4  # with less, PyTorch 2.13 gives NaN in bfloat16 now and then
 UNSEEN = 1  # newest frames of a clip that are drawn without being shown
 NEWEST = 2  # frames of a clip whose errors count where all are shown: over more, what moves would be smeared over its way
-CELL = 8  # pixels: motion is also compared in sum over cells, as in maam.py
-DISCRIMINATION = 0.01
-LOGIT = 12.0  # odds stay numbers
+CELL = 8  # pixels: motion is also compared in sum over cells, as in maam.py; the discriminator judges cells
+STRANGE = (0.007, 0.024)  # of 0..2: a cell that is off by less is normal, by more made up; between them nobody says
+VARIANTS = 3  # of each window, with other implants: the discriminator costs a fraction of the autoencoders
+CONTRAST, LIGHT = 0.1, 0.05  # the discriminator trains in other light by so much, at most
+LOGIT = 11.0  # odds stay numbers, in fp16 as well
 
 
 class Stpag(System):
@@ -44,12 +48,11 @@ class Stpag(System):
     n_frames = LENGTH + 1
     multiple: ClassVar[int] = 16
     before: ClassVar[Mapping[str, Any]] = {"unseen": 0}
-    fixed: ClassVar[tuple[str, ...]] = ("discriminator.encoder.",)
     targets: Mapping[str, Target] = {
         "appearance": Target(1, LENGTH + 1, newest=UNSEEN),
         "motion": Target(1, LENGTH + 1, "change", power=1, newest=UNSEEN),
     }
-    values: ClassVar[tuple[str, ...]] = ("semantic",)
+    odds: ClassVar[tuple[str, ...]] = ("semantic",)
 
     shown: Tensor  # 1 for the frames of a clip that the autoencoders see, 0 for the others: (1, k, 1, 1, 1)
 
@@ -82,16 +85,17 @@ class Stpag(System):
         self.register_buffer("shown", shown, persistent=False)
         self.appearance = _Autoencoder(channels(ENCODER[:blocks], width), length)
         self.motion = _Autoencoder(channels(ENCODER[:blocks], width), length)
-        self.discriminator = _Discriminator() if discriminator else None
-        self._made_up: Tensor | None = None  # (b,): 1 where the clip holds a spatial pseudo-anomaly
+        self.discriminator = _Discriminator(channels(JUDGED, width)) if discriminator else None
+        self._strange: Tensor | None = None  # (n, h, w): by how much the frames that it was shown are not normal
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
-        clip, change = frames[:, 1:], changes(frames)
+        clip, change, newest = frames[:, 1:], changes(frames), frames[:, -SEEN:].mean(dim=2)
         if self.training:
             clip, change = self._disturbed(frames)
+            newest = self._implanted(frames)
         found = {"appearance": self.appearance(clip * self.shown), "motion": self.motion(change * self.shown)}
         if self.discriminator is not None:
-            found["semantic"] = self.discriminator(clip[:, -1])
+            found["semantic"] = self.discriminator(newest)
         return found
 
     def losses(self, frames: Tensor, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -102,9 +106,8 @@ class Stpag(System):
             "motion": functional.l1_loss(*change),
             "energy": functional.l1_loss(*(functional.avg_pool2d(one, CELL) for one in change)),
         }
-        if self._made_up is not None and "semantic" in found:
-            odds = found["semantic"][:, 0].log()
-            parts["semantic"] = DISCRIMINATION * functional.binary_cross_entropy_with_logits(odds, self._made_up)
+        if "semantic" in found and self._strange is not None:
+            parts["semantic"] = discrimination(found["semantic"], self._strange)
         return parts
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -113,9 +116,9 @@ class Stpag(System):
 
         What is blended in moves: it is in the changes, too.
         """
-        generator = np.random.default_rng(int(torch.randint(2**31, ())))  # follows torch's seed
+        generator = _generator()
         frames, chosen = frames.clone(), generator.random((len(frames), 2)) < (self._spatial, self._temporal)
-        pixels = [((window + 1) * 127.5).round().clamp(0, 255).to(torch.uint8) for window in frames]
+        pixels = _pixels(frames)
         drawn = frames.clone()
         for i in np.flatnonzero(chosen[:, 0]):
             slides = generator.random() < 0.5
@@ -128,8 +131,26 @@ class Stpag(System):
             make_change = pseudo_anomalies.hurried if generator.random() < 0.5 else pseudo_anomalies.distorted
             made = make_change(generator, _to_numpy(change[i]), _to_numpy(pixels[i]))
             change[i] = _from_numpy(made).to(change)
-        self._made_up = torch.from_numpy(chosen[:, 0].astype(np.float32)).to(frames.device)
         return drawn[:, 1:], change
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def _implanted(self, frames: Tensor) -> Tensor:
+        """What the discriminator is shown of windows (b, n, 3, h, w): (VARIANTS b, SEEN, h, w), in another light each."""
+        windows = _pixels(frames.mean(dim=2)).cpu().numpy()
+        made = implanted(_generator(), np.concatenate([windows] * VARIANTS))
+        self._strange = torch.from_numpy(made.strange).to(frames.device) / 127.5
+        shown = torch.from_numpy(made.frames).to(frames.device) / 127.5 - 1
+        contrast, light = torch.rand(2, len(shown), 1, 1, 1).to(frames.device) * 2 - 1
+        return shown * (1 + CONTRAST * contrast) + LIGHT * light
+
+
+def discrimination(odds: Tensor, strange: Tensor) -> Tensor:
+    """Mean cross entropy of the odds (b, 1, h / CELL, w / CELL) that a cell is made up, over those of which it is known;
+    strange: (b, h, w), by how much every pixel is not normal."""
+    off = functional.avg_pool2d(strange[:, None], CELL)
+    normal, made_up = off < STRANGE[0], off > STRANGE[1]
+    each = functional.binary_cross_entropy_with_logits(odds.log(), made_up.float(), reduction="none")
+    return each[normal | made_up].mean()
 
 
 def changes(frames: Tensor) -> Tensor:
@@ -171,33 +192,37 @@ def _strides(blocks: int, length: int) -> list[tuple[int, int, int]]:
 
 
 class _Discriminator(nn.Module):
-    """A frame to the odds that it was made up. The encoder is fixed; its pooled features are projected (table 1)."""
+    """The newest frames to the odds that what lies in a cell of them was made up."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
-        self.encoder = efficientnet_lite0().requires_grad_(False)
-        # The features are far from 0 mean and unit length: without the first layer training often ended in one constant.
-        layers = [
-            nn.LayerNorm(2 * ENCODER_CHANNELS),
-            nn.Linear(2 * ENCODER_CHANNELS, FEATURES),
-            nn.Linear(FEATURES, HIDDEN),
-            nn.ReLU(),
-            nn.Linear(HIDDEN, 1),
-        ]
-        self.head = nn.Sequential(*layers)
+        layers: list[nn.Module] = []
+        for a, b in zip((SEEN, *sizes[:-1]), sizes, strict=True):
+            layers += _judging(a, b, stride=2)
+        for dilation in (1, 2, 1):  # together they see about as far as somebody is tall
+            layers += _judging(sizes[-1], sizes[-1], dilation=dilation)
+        self.layers = nn.Sequential(*layers, nn.Conv2d(sizes[-1], 1, 1))
 
-    def train(self, mode: bool = True) -> _Discriminator:
-        """The encoder's batch statistics stay those of its own training."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
-    def forward(self, frame: Tensor) -> Tensor:
-        """(b, 3, h, w) in -1..1 -> odds (b, 1)."""
-        maps = self.encoder(frame)
-        pooled = torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
-        odds: Tensor = self.head(pooled).float().clamp(-LOGIT, LOGIT).exp()
+    def forward(self, newest: Tensor) -> Tensor:
+        """(b, SEEN, h, w) in -1..1 -> odds (b, 1, h / CELL, w / CELL)."""
+        odds: Tensor = self.layers(newest).float().clamp(-LOGIT, LOGIT).exp()
         return odds
+
+
+def _judging(n_in: int, n_out: int, stride: int = 1, dilation: int = 1) -> list[nn.Module]:
+    return [
+        nn.Conv2d(n_in, n_out, 3, stride, dilation, dilation, bias=False), nn.BatchNorm2d(n_out), nn.LeakyReLU(SLOPE)
+    ]  # fmt: skip
+
+
+def _generator() -> np.random.Generator:
+    """Follows torch's seed."""
+    return np.random.default_rng(int(torch.randint(2**31, ())))
+
+
+def _pixels(frames: Tensor) -> Tensor:
+    """Frames in -1..1 as uint8."""
+    return ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def _to_numpy(pictures: Tensor) -> np.ndarray:

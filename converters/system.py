@@ -25,11 +25,10 @@ class System(nn.Module, ABC):
     Optional
     --------
     multiple               sides of the pictures must be multiples of it.
-    values                 outputs that are scores already: (b, 1) each.
+    odds                   outputs that say how likely a place is not normal, (b, 1, rows, columns) each, as odds.
     change_of              the output whose frames are also scored by how much they change.
     before                 options of networks that were trained before these options were there.
     helpers                outputs that training needs alone; a device does not compute them.
-    fixed                  prefixes of parameters that come with their own weights: neither trained nor saved.
     step_done()            after every optimiser step: memories that no gradient moves.
     epoch_done()           after every epoch: what the next one depends on.
     transient()            name -> tensor: what an epoch gathers beside parameters and buffers, for a checkpoint within it.
@@ -45,11 +44,10 @@ class System(nn.Module, ABC):
     targets: Mapping[str, Target]
     n_frames: int
     multiple: ClassVar[int] = 16
-    values: ClassVar[tuple[str, ...]] = ()
+    odds: ClassVar[tuple[str, ...]] = ()
     change_of: ClassVar[str | None] = None
     before: ClassVar[Mapping[str, Any]] = {}
     helpers: ClassVar[tuple[str, ...]] = ()
-    fixed: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def forward(self, frames: Tensor) -> dict[str, Tensor]: ...

@@ -24,7 +24,6 @@ from edge_vad.converters.checkpoint import (
     State,
     Trained,
     assign,
-    learned,
     load_state,
     save_network,
     save_state,
@@ -97,7 +96,7 @@ class Training:
         self.batch = min(settings.batch, len(self.footage.starts))
         self.n_per_epoch = len(self.footage.starts) // self.batch  # windows that fill no batch wait for another epoch
         self.n_steps = settings.epochs * self.n_per_epoch
-        self.optimiser = torch.optim.Adam(_trained(self.system), settings.lr)
+        self.optimiser = torch.optim.Adam(self.system.parameters(), settings.lr)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
@@ -223,7 +222,7 @@ class Training:
         )
 
     def _save_state(self) -> None:
-        if not all(bool(tensor.isfinite().all()) for tensor in learned(self.system).values()):
+        if not all(bool(tensor.isfinite().all()) for tensor in self.system.state_dict().values()):
             raise self._diverged("a weight")
         moments = {
             f"{number}/{name}": tensor
@@ -239,7 +238,7 @@ class Training:
             parts=tuple(curves),
             scaler=self.scaler.state_dict(),
             history=torch.from_numpy(np.stack(list(curves.values()), axis=1)),
-            model=learned(self.system),
+            model=self.system.state_dict(),
             transient=self.system.transient(),
             moments=moments,
         )
@@ -268,7 +267,7 @@ class Training:
 
     def _restore_moments(self, moments: Mapping[str, Tensor], where: str) -> None:
         """Adam's moments in the layout of their parameters, or sums would be rounded otherwise."""
-        parameters = _trained(self.system)
+        parameters = list(self.system.parameters())
         states: dict[int, dict[str, Tensor]] = {}
         try:
             for name, tensor in moments.items():
@@ -308,10 +307,6 @@ def _threads(n_threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _trained(system: System) -> list[torch.nn.Parameter]:
-    return [parameter for name, parameter in system.named_parameters() if not name.startswith(system.fixed)]
 
 
 def _channels_last(system: System) -> None:

@@ -54,8 +54,9 @@ class NetworkSettings:
 
     image_size: (width, height) of the camera's pictures; size: of the network's. stride: camera frames per processed
     frame. n_frames: of a window. every: processed frames per run of the network. targets: outputs that are pictures;
-    values: outputs that are scores already, one number per window. patches: None scores whole frames. means: mean patch
-    error of the outputs on normal footage, which brings them to one scale. share: of the appearance in a fused score.
+    odds: outputs that say of every place how likely it is not normal; values: the same in one number per window.
+    patches: None scores whole frames. means: mean patch error of the outputs on normal footage, which brings them to one
+    scale. share: of the appearance in a fused score.
     change_of: the output whose frames are also scored by how much they change, as CHANGE.
     less: what a change counts that is smaller than it should be, where a larger one counts 1.
     memories: those that a bank searches; none where they lie in the network's graph.
@@ -67,6 +68,7 @@ class NetworkSettings:
     stride: int
     n_frames: int
     targets: dict[str, Target]
+    odds: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     every: int = 1
     patches: Patches | None = None
@@ -95,7 +97,7 @@ class NetworkSettings:
     @property
     def scored(self) -> set[str]:
         """What `patch_errors` gives."""
-        return {*self.targets} | ({CHANGE} if self.change_of else set())
+        return {*self.targets, *self.odds} | ({CHANGE} if self.change_of else set())
 
     @property
     def period_s(self) -> float:
@@ -149,12 +151,12 @@ class Network:
         self._session = session
         self._settings = settings
         self.memories = memories
-        missing = {*settings.targets, *settings.values} - set((memories or session).outputs)
+        missing = {*settings.targets, *settings.odds, *settings.values} - set((memories or session).outputs)
         if missing:
             raise BackendError(f"the network has no output {sorted(missing)[0]!r}; build the bundle again")
 
     def __call__(self, window: Float32) -> dict[str, Float32]:
-        """Pictures (k, 3, h, w) float32 by name, and values (1,), for a window (1, n, 3, h, w)."""
+        """Pictures (k, 3, h, w) float32 by name, odds (rows, columns) and values (1,), for a window (1, n, 3, h, w)."""
         outputs = self._session.run({FRAMES: window})
         if self.memories:
             outputs = self.memories(outputs)
@@ -165,6 +167,7 @@ class Network:
                 raise BackendError(
                     f"the network gives {found[name].shape} as {name!r}, not {wanted}; build the bundle again"
                 )
+        found |= {name: checked_output(outputs, name, 4)[0, 0] for name in self._settings.odds}
         return found | {name: checked_output(outputs, name, 2)[0, :1] for name in self._settings.values}
 
 
@@ -174,7 +177,7 @@ def patch_errors(settings: NetworkSettings, window: Float32, found: Mapping[str,
     Of frames and differences the mean of |error|^power. Of a change the size of the mean error: how much more moves there
     than should, or less, which counts ``less``, whichever contour it is of; pixel by pixel, contours a little out of place
     would drown that.
-    CHANGE is that of how much drawn frames differ from the real ones before them.
+    CHANGE is that of how much drawn frames differ from the real ones before them. Odds are their own errors.
     """
     patches = settings.patches or Patches(*settings.size, *settings.size)
     scores = {}
@@ -187,6 +190,8 @@ def patch_errors(settings: NetworkSettings, window: Float32, found: Mapping[str,
         else:
             np.abs(off, out=off) if target.power == 1 else np.square(off, out=off)
             scores[name] = np.maximum(patches.means(off.mean(axis=(0, 1))), 0)  # rounding
+    for name in settings.odds:
+        scores[name] = np.maximum(patches.means(_on_pixels(found[name], settings.size)), 0)
     return scores
 
 
@@ -197,6 +202,12 @@ def _change_error(target: Target, patches: Patches, frames: Float32, found: Floa
     off -= np.abs(found - before)
     means: Float32 = patches.means(off[-target.newest :].mean(axis=(0, 1)))
     return means
+
+
+def _on_pixels(places: Float32, size: tuple[int, int]) -> Float32:
+    """A map (rows, columns) over a picture of ``size`` (width, height), every pixel with the value of its cell: (h, w)."""
+    row, column = (np.arange(n) * m // n for n, m in zip(size[::-1], places.shape, strict=True))
+    return places[row[:, None], column]
 
 
 def _one_sided(off: Float32, less: float) -> Float32:

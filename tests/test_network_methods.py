@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_vad.backends.base import Backend
-from edge_vad.errors import BundleFormatError, SourceError
+from edge_vad.errors import BackendError, BundleFormatError, SourceError
 from edge_vad.methods._network import NetworkMethod, between
 from edge_vad.methods.amco import Amco
 from edge_vad.methods.desd import Desd
@@ -52,7 +52,7 @@ def method_of(name: str, draw: Draw | None = None, **changed: Any) -> tuple[Netw
         **changed,
     }
     scene = NetworkSettings(IMAGE, SIZE, 10.0, 1, patches=Patches(8, 8, 8, 8), **settings)
-    session = Drawing(draw or off_by(), *scene.targets, *scene.values)
+    session = Drawing(draw or off_by(), *scene.targets, *scene.odds, *scene.values)
     return KINDS[name](scene, Network(session, scene)), session
 
 
@@ -214,6 +214,33 @@ def test_a_region_of_each_component_that_has_a_place() -> None:
     assert set(seen.maps) == {"appearance", "motion"}
 
 
+def test_odds_of_places_are_scored_where_they_lie() -> None:
+    """Four cells of 16 x 16 pixels under eight patches of 8 x 8: a patch has the odds of its cell."""
+
+    def draw(window: np.ndarray) -> dict[str, np.ndarray]:
+        odds = np.full((1, 1, 2, 4), 0.125)
+        odds[..., 1, 3] = 8
+        return {**off_by({(0, 0): 0.5})(window), "semantic": odds}
+
+    method, _ = method_of("stpag", draw, values=(), odds=("semantic",), means={**MEANS, "semantic": 1.0})
+    assert method.components == ("appearance", "motion", "semantic")
+    seen = [method.observe(frame) for frame in frames(2)][-1]
+    assert seen.components["semantic"] == pytest.approx((8 + 3 * 0.125) / 4)
+    assert (48, 16) in [(region.x0, region.y0) for region in seen.regions]
+    assert np.unravel_index(seen.maps["semantic"].argmax(), (2, 4)) == (1, 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1, 0, 4)])
+def test_odds_without_places_are_an_error(shape: tuple[int, ...]) -> None:
+    method, _ = method_of(
+        "stpag",
+        lambda window: {**off_by()(window), "semantic": np.ones(shape)},
+        values=(), odds=("semantic",), means={**MEANS, "semantic": 1.0},
+    )  # fmt: skip
+    with pytest.raises(BackendError, match="semantic"):
+        [method.observe(frame) for frame in frames(2)]
+
+
 def test_one_region_carries_both_components_where_both_are_worst() -> None:
     drawn = off_by({(0, 0): 0.1, (1, 1): 0.5}, {(1, 1): 0.5})
     method, _ = method_of("amco", drawn, change_of=None, targets={"appearance": FRAME, "motion": DIFFERENCE})
@@ -283,6 +310,8 @@ def test_a_frame_of_another_size_is_refused() -> None:
     [
         ("maam", {"targets": {"flow": DIFFERENCE}}, "'flow' is no output that this method scores"),
         ("maam", {"values": ("semantic",)}, "'semantic' is no output that this method scores"),
+        ("maam", {"odds": ("semantic",)}, "'semantic' is no output that this method scores"),
+        ("stpag", {"odds": ("semantic",), "values": ()}, "means: 'semantic' is missing"),
         ("desd", {"targets": {"appearance": FRAME, "motion": DIFFERENCE}}, "'motion' is no output"),
         ("amco", {"targets": {"motion": DIFFERENCE}, "change_of": None}, "targets: 'appearance' is missing"),
         ("stpag", {"change_of": "appearance"}, "'change' is no output that this method scores"),

@@ -15,7 +15,7 @@ from onnx import helper
 from edge_vad.bundle import read_bundle
 from edge_vad.errors import SelfTestError
 from edge_vad.profile import Profile, load_profile
-from edge_vad.self_test import check_in_child
+from edge_vad.self_test import allowed_mb, check_in_child
 
 
 def profile(*changes: str) -> Profile:
@@ -69,6 +69,12 @@ def test_a_healthy_bundle_passes_as_a_file_and_as_a_folder(tiny_bundle: Path, tm
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     check_in_child(tmp_path, bundle.id, profile())
+
+
+def test_a_gpu_has_more_memory_for_its_libraries() -> None:
+    limit = "store.self_test_mb=512"
+    assert allowed_mb(profile(limit)) == 512
+    assert allowed_mb(profile(limit, "inference.backend=torch", "inference.device=cuda:0")) > 512 + 2200
 
 
 def test_a_relative_path_is_found(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def providers(kind: str, number: str, precision: str, engines: Path | None = Non
     """
     if kind == "cpu":
         return [(PROVIDERS["cpu"], {})]
-    cuda: Provider = (PROVIDERS["cuda"], {"device_id": number})
+    cuda: Provider = (PROVIDERS["cuda"], {"device_id": number, "use_tf32": "0"})
     if kind == "cuda":
         return [cuda]
     options = {"device_id": number, "trt_fp16_enable": "1" if precision == "fp16" else "0"}

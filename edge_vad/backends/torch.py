@@ -33,6 +33,7 @@ class Torch(Backend):
         if kind == "cuda":
             _check_cuda(torch, int(number or 0))
             torch.backends.cudnn.benchmark = True  # the fastest kernels for each size, looked for when it is first seen
+            torch.backends.cudnn.allow_tf32 = False  # fp32 is what was asked for; fp16 is what is fast
         else:
             torch.set_num_threads(threads)
         from edge_vad.backends._torch_network import Network

@@ -47,13 +47,14 @@ class NetworkMethod(Method):
 
     Optional
     --------
-    pictures, values         the outputs that `score` knows what to do with. Only the first picture is always there: an
+    pictures, odds, values   the outputs that `score` knows what to do with. Only the first picture is always there: an
                              ablation may lack the others.
     shares                   of the components in the calibrated sum, 1 where not given.
     """
 
     names: ClassVar[tuple[str, ...]]
     pictures: ClassVar[tuple[str, ...]] = ("appearance", "motion")
+    odds: ClassVar[tuple[str, ...]] = ()
     values: ClassVar[tuple[str, ...]] = ()
     shares: ClassVar[Mapping[str, float]] = {}
 
@@ -94,7 +95,8 @@ class NetworkMethod(Method):
 
     def _check(self, settings: NetworkSettings) -> None:
         """Names that a bundle made up would be a KeyError in the middle of a stream."""
-        odd = [*({*settings.targets} - {*self.pictures}), *({*settings.values} - {*self.values})]
+        odd = [*({*settings.targets} - {*self.pictures}), *({*settings.odds} - {*self.odds})]
+        odd += {*settings.values} - {*self.values}
         odd += [CHANGE] if settings.change_of and CHANGE not in self.names else []
         if odd:
             raise BundleFormatError(f"preprocessing.json: {min(odd)!r} is no output that this method scores; {REBUILD}")

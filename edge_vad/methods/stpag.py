@@ -16,12 +16,16 @@ SHARES = {"appearance": 0.65, "motion": 0.25, "semantic": 0.1}  # eta 1 to 3 of 
 
 
 class Stpag(NetworkMethod):
-    """Components ``appearance`` and ``motion``: errors of the worst patches; ``semantic``: what the discriminator says."""
+    """Components ``appearance`` and ``motion``: errors of the worst patches; ``semantic``: what the discriminator says.
+
+    It speaks of places; in bundles that were built before it did, of the whole frame.
+    """
 
     names = ("appearance", "motion", "semantic")
+    odds = ("semantic",)
     values = ("semantic",)
     # Chosen on events pasted into held-out normal clips.
-    shares: ClassVar[Mapping[str, float]] = {"appearance": 0.2, "semantic": 0.3}
+    shares: ClassVar[Mapping[str, float]] = {"appearance": 0.2, "semantic": 1.0}
 
     def score(self, patches: Mapping[str, Float32], values: Mapping[str, float]) -> Scored:
         return Scored(patches, {name: worst(errors) for name, errors in patches.items()}, values)

@@ -18,19 +18,6 @@ def _grid(start: Tensor, step: Tensor, n: int, limit: int) -> tuple[Tensor, Tens
     return low, position - low
 
 
-def windows(plane: Tensor, boxes: Tensor, width: int, height: int) -> Tensor:
-    """Bilinear samples of a plane (H, W) uint8 in boxes (n, 4) -> (n, height, width) float32; edge pixels continue."""
-    x, fx = _grid(boxes[:, 0], (boxes[:, 2] - boxes[:, 0]) / width, width, plane.shape[1])
-    y, fy = _grid(boxes[:, 1], (boxes[:, 3] - boxes[:, 1]) / height, height, plane.shape[0])
-    flat = plane.reshape(-1).float()
-    at = y[:, :, None] * plane.shape[1] + x[:, None, :]
-    below = at + plane.shape[1]
-    fx, fy = fx[:, None, :], fy[:, :, None]
-    top = torch.lerp(_taken(flat, at), _taken(flat, at + 1), fx)
-    bottom = torch.lerp(_taken(flat, below), _taken(flat, below + 1), fx)
-    return torch.lerp(top, bottom, fy)
-
-
 def _taken(flat: Tensor, at: Tensor) -> Tensor:
     """Values of a line (m,) at places of any shape; four times as fast as indexing with them."""
     return flat.index_select(0, at.view(-1)).view(at.shape)

@@ -30,10 +30,9 @@ from edge_vad.tensors.object_detector import TensorObjectDetector
 from edge_vad.tensors.sampling import crops, decimate, edge_padded, luma_of, resize
 from edge_vad.tensors.tracks import appended, carried, counted, held, link, median
 from edge_vad.tensors.transfer import Download, download, upload
-from edge_vad.tensors.velocity import velocities
 from edge_vad.tensors.watch import Watch
-from edge_vad.types import Float32, Frame
-from edge_vad.velocity import Search
+from edge_vad.types import Float32, Frame, UInt8
+from edge_vad.velocity import Search, velocities
 
 
 @dataclass(slots=True)
@@ -102,22 +101,26 @@ class TensorLocalStream:
     def update(
         self,
         image: Tensor,
-        luma: Tensor,
-        past: list[tuple[float, Tensor]],
+        luma: UInt8,
+        past: list[tuple[float, UInt8]],
         boxes: Float32,
         confidence: Float32,
         timestamp: float,
         features: TensorFeatures,
     ) -> Steps[TensorLocal]:
-        """Features of the regions ``boxes`` (n, 4) of one frame; see `edge_vad.streams.LocalStream.update`."""
+        """Features of the regions ``boxes`` (n, 4) of one frame; see `edge_vad.streams.LocalStream.update`.
+
+        Speeds are measured on the host, where luma and boxes lie: on a device the launches of its kernels take longer.
+        """
         watch = features.watch
         self._n_measured += bool(past)
         if not len(boxes):
             self._empty(timestamp)
             return TensorLocal(boxes, confidence, bool(past), self._age, self._age > 0, self._age.float())
-        with watch("velocity"):
-            at = upload(boxes, self._encoder.device)
-            velocity = velocities(luma, past, at, Search(self._settings.motion.max_speed))
+        with watch.host("velocity"):
+            measured = velocities(luma, past, boxes, Search(self._settings.motion.max_speed))
+        with watch("features"):
+            at, velocity = upload(np.concatenate([boxes, measured], axis=1), self._encoder.device).split([4, 2], dim=1)
             before = link(at, self._boxes, velocity, timestamp - self._timestamp)
             self._follow(before, velocity if past else None)
         self._timestamp, self._boxes = timestamp, at
@@ -229,42 +232,36 @@ class TensorExtractor:
     def steps(self, frame: Frame) -> Steps[TensorFeatures]:
         """Features of the next frame, which has the bundle's size.
 
-        One download: the mask of moving pixels, and what the object detector found. Regions are chosen one after the other,
-        and their number decides the size of everything that follows.
+        One download: the mask of moving pixels, the luma where the device made it, and what the object detector found.
+        Regions are chosen one after the other, and their number decides the size of everything that follows.
         """
         features = TensorFeatures({}, None, [], Watch(self._device))
         watch = features.watch
-        image, luma = self._working(frame, watch)
+        with watch("upload"):
+            whole = upload(frame.image, self._device)
         with watch("motion"):
-            moving, past = self._difference.update(image, luma, frame.timestamp)
-        wanted = [moving]
+            image = decimate(whole, self._settings.factor)
+            small, moving, past = self._difference.compare(image, frame.timestamp)
+            made_luma = frame.luma.shape != image.shape[:2]  # else the camera's own has the size of working pixels
+            wanted = [moving, luma_of(image)] if made_luma else [moving]
         if self._detector:
             with watch("object detector"):
                 wanted.append(self._detector.rows(image))
-        mask, *rows = yield Download(wanted, watch)
+        mask, *found = yield Download(wanted, watch)
+        luma = found.pop(0) if made_luma else frame.luma
+        self._difference.remember(small, luma, frame.timestamp)
         with watch.host("regions"):
             boxes, fraction = self._propose(mask)
         seen = (image, luma, past)
         features.local[""] = yield from self._local.update(*seen, boxes, fraction, frame.timestamp, features)
         if self._detector and self._objects:
             with watch.host("object detector"):
-                boxes, confidence = self._detector.boxes(rows[0], image.shape, self._settings.perspective)
+                boxes, confidence = self._detector.boxes(found[0], image.shape, self._settings.perspective)
             local = yield from self._objects.update(*seen, boxes, confidence, frame.timestamp, features)
             features.local[OBJECT_PREFIX] = local
         if self._global:
             features.highlevel = yield from self._global.update(image, features)
         return features
-
-    def _working(self, frame: Frame, watch: Watch) -> tuple[Tensor, Tensor]:
-        """Image (H, W, 3) and luma (H, W) in working pixels; the camera's own luma where it has that size."""
-        factor = self._settings.factor
-        height, width = (side // factor for side in frame.image.shape[:2])
-        with watch("upload"):
-            whole = upload(frame.image, self._device)
-            luma = upload(frame.luma, self._device) if frame.luma.shape == (height, width) else None
-        with watch("motion"):
-            image = decimate(whole, factor)
-            return image, luma_of(image) if luma is None else luma
 
     def _propose(self, mask: np.ndarray) -> tuple[Float32, Float32]:
         if self._proposer is None:

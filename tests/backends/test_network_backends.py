@@ -39,7 +39,7 @@ def in_int8(bundle: Bundle) -> Bundle:
         for start in np.linspace(0, len(frames) - n, N_CALIBRATION).astype(int):
             yield {FRAMES: np.stack(frames[start : start + n])[None]}
 
-    model = quantize_network(onnx.load_model_from_string(bundle.model("network")), inputs(), "minmax")
+    model = quantize_network(onnx.load_model_from_string(bundle.model("network")), inputs(), "minmax", said["odds"])
     return replace(bundle, members={**bundle.members, bundle.manifest.models["network"].file: model.SerializeToString()})
 
 

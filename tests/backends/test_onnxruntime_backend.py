@@ -38,7 +38,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
 
 def test_the_options_of_each_device() -> None:
     assert providers("cpu", "0", "fp32") == [(CPU, {})]
-    assert providers("cuda", "1", "fp32") == [(CUDA, {"device_id": "1"})]
+    assert providers("cuda", "1", "fp32") == [(CUDA, {"device_id": "1", "use_tf32": "0"})]
     engines = Path("/cache/gpu/model-fp16")
     assert providers("tensorrt", "2", "fp16", engines) == [
         (
@@ -52,7 +52,7 @@ def test_the_options_of_each_device() -> None:
                 "trt_timing_cache_path": "/cache/gpu",
             },
         ),
-        (CUDA, {"device_id": "2"}),
+        (CUDA, {"device_id": "2", "use_tf32": "0"}),
     ]
     assert providers("tensorrt", "0", "fp32")[0] == (TENSORRT, {"device_id": "0", "trt_fp16_enable": "0"})
 

@@ -162,7 +162,7 @@ def test_int8_is_smaller_and_draws_nearly_the_same(
 ) -> None:
     fp32, int8 = read_bundle(network_bundle(method)), read_bundle(int8_bundle(method))
     assert int8.manifest.models["network"].precision == "int8" and fp32.manifest.models["network"].precision == "fp32"
-    smaller = 1.0 if method == "stpag" else 0.7  # most of its weights are an encoder's, which may stay as they are
+    smaller = 0.85 if method == "stpag" else 0.7  # its transposed convolutions stay as they are
     assert len(int8.model("network")) < smaller * len(fp32.model("network"))
     assert "QuantizeLinear" in int8.manifest.models["network"].operators
     frames = windows_of(network_footage / f"{tiny.HELD_OUT}", fp32, 3)

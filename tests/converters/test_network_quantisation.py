@@ -80,7 +80,7 @@ def reduced(network_bundle: Callable[[str], Path]) -> Callable[[str], tuple[Any,
             yield from ({FRAMES: window} for window in windows[:-1])
 
         fp32 = onnx.load_model_from_string(bundle.model("network"))
-        return fp32, quantize_network(fp32, inputs(), "minmax"), windows[-1]
+        return fp32, quantize_network(fp32, inputs(), "minmax", said["odds"]), windows[-1]
 
     return made
 

@@ -12,9 +12,10 @@ import torch
 from edge_vad.converters.amco import Amco
 from edge_vad.converters.blocks import Decoder, Encoder, channels, convolution, deconvolution
 from edge_vad.converters.desd import OUTLIERS, RECENT, Desd
+from edge_vad.converters.implants import SEEN
 from edge_vad.converters.maam import Maam
 from edge_vad.converters.memory_module import ItemMemory, SparseMemory, latent_loss, maps_of, rows_of, sparse_loss
-from edge_vad.converters.stpag import ENCODER_CHANNELS
+from edge_vad.converters.stpag import CELL, STRANGE, discrimination
 from edge_vad.converters.system import System
 from edge_vad.converters.systems import SYSTEMS, complete_options, open_system
 from torch import Tensor
@@ -182,10 +183,10 @@ def test_outputs_and_losses_of_every_network(method: str) -> None:
     system = opened(method)
     frames = window(system)
     found = system(frames)
-    assert set(found) == {*system.targets, *system.values}
+    assert set(found) == {*system.targets, *system.odds}
     for name, target in system.targets.items():
         assert found[name].shape == (2, target.stop - target.start, 3, *SIZE) == system.wanted(name, frames).shape
-    assert all(found[name].shape == (2, 1) for name in system.values)
+    assert all((found[name] > 0).all() and found[name].ndim == 4 for name in system.odds)
     parts = system.losses(frames, found)
     assert set(parts) == PARTS[method]
     assert all(part.shape == () and part.isfinite() for part in parts.values())
@@ -193,14 +194,11 @@ def test_outputs_and_losses_of_every_network(method: str) -> None:
 
 @pytest.mark.parametrize("method", SYSTEMS)
 def test_gradients_reach_every_parameter(method: str) -> None:
-    """But not those that are fixed: they come with weights of their own."""
     system = opened(method)
     frames = window(system)
     sum(system.losses(frames, system(frames)).values()).backward()  # type: ignore[union-attr]
     reached = {name for name, parameter in system.named_parameters() if parameter.grad is not None and parameter.grad.any()}
-    fixed = {name for name, _ in system.named_parameters() if name.startswith(system.fixed)}
-    assert reached == {name for name, _ in system.named_parameters()} - fixed
-    assert bool(fixed) == (method == "stpag")
+    assert reached == {name for name, _ in system.named_parameters()}
 
 
 @pytest.mark.parametrize(("method", "option"), ABLATIONS)
@@ -208,7 +206,7 @@ def test_every_part_can_be_left_out(method: str, option: str) -> None:
     whole, system = opened(method, **{option: True}), opened(method, **{option: False})
     frames = window(system)
     assert set(system.losses(frames, system(frames))) == PARTS[method] - ABLATIONS[method, option]
-    assert set(system.eval()(frames)) <= {*system.targets, *system.values}
+    assert set(system.eval()(frames)) <= {*system.targets, *system.odds}
     n_whole, n = (sum(p.numel() for p in s.parameters()) + sum(b.numel() for b in s.buffers()) for s in (whole, system))
     assert n < n_whole or option == "erasure"
 
@@ -238,10 +236,33 @@ def test_stpag_draws_the_newest_frames_without_having_seen_them(unseen: int, lea
     assert not torch.equal(found["semantic"], again["semantic"])
 
 
-def test_the_discriminator_of_stpag_looks_at_the_pattern_of_its_features_not_at_their_size() -> None:
-    head, features = opened("stpag").discriminator.head, torch.rand(5, 2 * ENCODER_CHANNELS)  # type: ignore[union-attr]
-    found = head(features)
-    assert torch.allclose(head(1000 * features + 50), found, atol=1e-3) and found.std() > 1e-3
+def test_the_discriminator_of_stpag_judges_the_places_of_the_newest_frames_by_their_brightness() -> None:
+    system = opened("stpag").eval()
+    frames = window(system)
+    odds = system(frames)["semantic"]
+    assert odds.shape == (2, 1, SIZE[0] // CELL, SIZE[1] // CELL)
+    for part, seen in ((slice(None, -SEEN), False), (slice(-SEEN, None), True)):
+        again = frames.clone()
+        again[:, part] *= -1
+        assert torch.equal(system(again)["semantic"], odds) != seen
+    assert torch.allclose(system(frames.flip(2))["semantic"], odds, atol=1e-5), "colours swapped"
+
+
+def test_odds_of_stpag_are_numbers_in_half_precision() -> None:
+    judge = opened("stpag").discriminator.eval()  # type: ignore[union-attr]
+    for scale in (1e4, -1e4):
+        judge.layers[-1].bias.data.fill_(scale)
+        odds = judge(torch.zeros(1, SEEN, *SIZE)).half()
+        assert odds.isfinite().all() and (odds > 0).all()
+
+
+def test_the_discrimination_counts_cells_of_which_it_is_known_what_they_are() -> None:
+    strange = torch.zeros(1, CELL, 3 * CELL)
+    strange[..., CELL : 2 * CELL] = 0.5  # made up
+    strange[..., 2 * CELL :] = sum(STRANGE) / 2  # nobody says
+    odds = torch.tensor([0.25, 3.0, 1e4]).view(1, 1, 1, 3)
+    expected = (math.log(1.25) + math.log(4 / 3)) / 2
+    assert discrimination(odds, strange).item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(("method", "frame"), [("maam", 0), ("amco", 2)])

@@ -417,8 +417,6 @@ def test_a_network_comes_back_as_it_was(method: str, runs: Callable[[str], Train
     assert not system.training and all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
     assert (trained.method, trained.size, trained.epochs, trained.n_windows) == (method, SIZE, 2, len(run.footage.starts))
     assert trained.options["width"] == 0.1 and trained.seconds > 0 and trained.held_out == run.footage.held_out
-    stored = load_file(run.folder / NETWORK)
-    assert not [name for name in stored if name.startswith(system.fixed)]
     if isinstance(system, Desd):
         assert len(system.centre) and system.kept.shape[-2:] == (32, 48) and system.radius > 0
 

@@ -54,10 +54,10 @@ class OnHost(Torch):
         self.torch_device = ""
 
 
-def opened(bundle: Bundle | Path, backend: Any, bank: str = "auto") -> Method:
+def opened(bundle: Bundle | Path, backend: Any, bank: str = "auto", device: str = "cpu") -> Method:
     if isinstance(bundle, Path):
         bundle = read_bundle(bundle)
-    return VideoPatchCore.open(bundle, backend, threads=1, device="cpu", bank=bank)
+    return VideoPatchCore.open(bundle, backend, threads=1, device=device, bank=bank)
 
 
 def check_observations(expected: Observation, found: Observation) -> None:
@@ -95,13 +95,6 @@ def boxes_around(generator: np.random.Generator, n: int, width: float, height: f
     tall = generator.uniform(0.2, 1, (n, 1)) * height
     half = np.concatenate([tall / 4, tall / 2], axis=1)
     return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
-
-
-def regions_in(generator: np.random.Generator, n: int, width: float, height: float) -> Float32:
-    """Upright boxes as motion proposes them: their feet and most of their height inside of the picture."""
-    tall = generator.uniform(0.2, 0.5, n) * height
-    feet, centre = generator.uniform(0.7 * tall, height), generator.uniform(0, width, n)
-    return np.stack([centre - tall / 4, feet - tall, centre + tall / 4, feet], axis=1).astype(np.float32)
 
 
 @contextmanager

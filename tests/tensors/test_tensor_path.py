@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from on_host import OnHost, check_observations, check_same, close, counted_downloads, detector_model, opened
+from on_host import OnHost, check_observations, check_same, counted_downloads, detector_model, opened
 
 from edge_vad import Detector, Frame, read_bundle
 from edge_vad.backends.torch import Torch
@@ -30,11 +30,10 @@ from edge_vad.profile import Inference, Profile, load_profile
 from edge_vad.recovery import Sessions
 from edge_vad.streams import Extractor, Settings
 from edge_vad.strict import from_plain
+from edge_vad.tensors import motion, transfer, watch
 from edge_vad.tensors import streams as tensor_streams
-from edge_vad.tensors import transfer, watch
 from edge_vad.tensors.features import TensorEncoder
 from edge_vad.tensors.method import TensorPatchCore, TensorSearch
-from edge_vad.tensors.motion import TensorDifference
 from edge_vad.tensors.object_detector import TensorObjectDetector
 from edge_vad.tensors.search import Banks, TensorBank
 from edge_vad.tensors.streams import TensorExtractor
@@ -250,7 +249,7 @@ def whole_picture(image: torch.Tensor, boxes: torch.Tensor, width: int, height: 
     ("where", "name", "wrong", "step"),
     [
         (tensor_streams, "crops", whole_picture, "embedding.spatial"),
-        (TensorDifference, "update", lambda *_: (torch.zeros((60, 90), dtype=torch.bool), []), "regions.motion"),
+        (motion, "changed", lambda now, *_: torch.zeros(now.shape[:2], dtype=torch.bool), "regions.motion"),
         (TensorBank, "distances", lambda self, queries: queries.new_ones(len(queries)), "distances"),
     ],
 )
@@ -286,7 +285,7 @@ def test_a_device_that_fails_is_a_backend_error(tiny_bundle: Path, monkeypatch: 
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate more")
 
-    for name in ("crops", "decimate", "velocities"):
+    for name in ("crops", "decimate", "link"):
         with (
             monkeypatch.context() as patch,
             pytest.raises(BackendError, match=r"^backend torch failed: CUDA out of memory\.$"),
@@ -411,9 +410,8 @@ def test_the_cameras_own_luma_is_used(small: Bundle) -> None:
     """Of a working pixel for each: else it is computed from the picture."""
     settings = from_plain(Settings, small.preprocessing, "preprocessing.json", ValueError)
     extractor = TensorExtractor(settings, TensorEncoder(Torch(small.model("encoder")), settings.preprocessing), None)
-    frame = FRAMES[0]
-    working = tuple(side // settings.factor for side in frame.image.shape[:2])
-    own = np.full(working, 7, np.uint8)
-    timing = watch.Watch(torch.device("cpu"))
-    close(extractor._working(replace(frame, luma=own), timing)[1], own)
-    assert not (extractor._working(replace(frame, luma=own[:3]), timing)[1] == 7).all()
+    own = np.full([side // settings.factor for side in FRAMES[0].image.shape[:2]], 7, np.uint8)
+    for frame, is_own in ((replace(FRAMES[0], luma=own), True), (replace(FRAMES[1], luma=own[:3]), False)):
+        run_alone(extractor.steps(frame))
+        luma = extractor._difference._past[-1].luma
+        assert luma.shape == own.shape and (luma == 7).all() == is_own

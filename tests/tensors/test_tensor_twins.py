@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from on_host import CPU, boxes_around, close, regions_in, tensor
+from on_host import CPU, boxes_around, close, tensor
 
-from edge_vad import features, sampling, streams, tracks, velocity
+from edge_vad import features, sampling, streams, tracks
 from edge_vad.banks.exact import ExactBank
 from edge_vad.motion import MotionSettings, RgbDifference
 from edge_vad.tensors import features as tensor_features
@@ -17,7 +17,6 @@ from edge_vad.tensors import sampling as tensor_sampling
 from edge_vad.tensors import streams as tensor_streams
 from edge_vad.tensors import tracks as tensor_tracks
 from edge_vad.tensors import transfer
-from edge_vad.tensors import velocity as tensor_velocity
 from edge_vad.tensors.motion import TensorDifference
 from edge_vad.tensors.search import TensorBank
 from edge_vad.types import Frame
@@ -35,15 +34,12 @@ def picture(generator: np.random.Generator, rows: int, columns: int) -> np.ndarr
 
 @settings(max_examples=40, deadline=None)
 @given(SEEDS, N, st.integers(2, 40), st.integers(2, 40), st.integers(1, 33))
-def test_crops_and_windows(seed: int, n: int, rows: int, columns: int, side: int) -> None:
+def test_crops(seed: int, n: int, rows: int, columns: int, side: int) -> None:
     generator = np.random.default_rng(seed)
     image, boxes = picture(generator, rows, columns), boxes_around(generator, n, columns, rows)
     found = tensor_sampling.crops(tensor(image), tensor(boxes), side, side + 1)
     assert np.array_equal(found.numpy(), sampling.crops(image, boxes, side, side + 1))
     assert np.array_equal(tensor_sampling.resize(tensor(image), side, 5).numpy(), sampling.resize(image, side, 5))
-    plane = np.ascontiguousarray(image[..., 0])
-    expected = sampling.windows(plane, boxes, side, side + 1)
-    close(tensor_sampling.windows(tensor(plane), tensor(boxes), side, side + 1), expected, atol=1e-4)
 
 
 @settings(max_examples=40, deadline=None)
@@ -67,41 +63,13 @@ def test_moving_pixels_and_their_past() -> None:
         image = background + generator.integers(0, 5 + 20 * (index % 2), background.shape, dtype=np.uint8)
         luma = np.ascontiguousarray(image[..., 1])
         moving, past = one.update(image, luma, time_s)
-        there, past_there = other.update(tensor(image), tensor(luma), time_s)
+        small, there, past_there = other.compare(tensor(image), time_s)
+        other.remember(small, luma, time_s)
         assert np.array_equal(there.numpy(), moving)
         assert [lag for lag, _ in past_there] == [lag for lag, _ in past]
-        assert all(np.array_equal(a.numpy(), b) for (_, a), (_, b) in zip(past_there, past, strict=True))
+        assert all(a is b for (_, a), (_, b) in zip(past_there, past, strict=True))
         n_moving += moving.sum()
     assert n_moving > 100
-
-
-@settings(max_examples=25, deadline=None)
-@given(SEEDS, N, st.booleans())
-def test_velocities(seed: int, n: int, still: bool) -> None:
-    generator = np.random.default_rng(seed)
-    wave = sum(
-        np.sin(np.arange(160)[:, None] * a + np.arange(200)[None] * b + c)
-        for a, b, c in generator.uniform(-0.5, 0.5, (12, 3))
-    )
-    scene = np.clip(128 + 20 * np.asarray(wave) + generator.normal(0, 4, (160, 200)), 0, 255).astype(np.uint8)
-    now = scene[20:140, 20:180]
-    past = []
-    for lag_s in (0.2, 0.41, 0.6):
-        dx, dy = (0, 0) if still else generator.integers(-12, 13, 2)
-        past.append((lag_s, np.ascontiguousarray(scene[20 + dy : 140 + dy, 20 + dx : 180 + dx])))
-    boxes = regions_in(generator, n, 160, 120)
-    search = velocity.Search(0.7)
-    expected = velocity.velocities(np.ascontiguousarray(now), past, boxes, search)
-    there = [(lag, tensor(luma)) for lag, luma in past]
-    close(tensor_velocity.velocities(tensor(np.ascontiguousarray(now)), there, tensor(boxes), search), expected, 1e-3, 2e-4)
-
-
-def test_no_past_and_flat_pictures_have_no_velocity() -> None:
-    flat, boxes = np.full((40, 60), 90, np.uint8), boxes_around(np.random.default_rng(0), 3, 60, 40)
-    for past in ([], [(0.2, flat)]):
-        there = [(lag, tensor(luma)) for lag, luma in past]
-        found = tensor_velocity.velocities(tensor(flat), there, tensor(boxes), velocity.Search(1.0))
-        assert not found.any() and not velocity.velocities(flat, past, boxes, velocity.Search(1.0)).any()
 
 
 @settings(max_examples=40, deadline=None)

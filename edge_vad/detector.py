@@ -91,7 +91,7 @@ class Detector:
                 f"calibration.json: it calibrates {sorted(calibration.components)}, not {sorted(method.components)}"
             )
         if self_test:
-            check_golden(bundle, method, calibration, scoring.events)
+            check_golden(bundle, method, calibration, scoring.events, inference.precision)
         return cls(method, calibration, scoring.events, scoring.period_s)
 
     def process(self, frame: Frame) -> Result:

@@ -39,8 +39,8 @@ class Tolerance:
 
 
 # By the precision of the networks, three times what was measured (tests/test_golden.py). fp32: weights rounded as tensor
-# cores round them (TF32); two CPU runtimes are 1000 times closer. int8: OpenVINO against ONNX Runtime, whose integer
-# kernels round differently.
+# cores round them (TF32); two CPU runtimes are 1000 times closer. fp16: also of what is computed in it. int8: OpenVINO
+# against ONNX Runtime, whose integer kernels round differently.
 TOLERANCES = {
     "fp32": Tolerance(0.01, 0.005, 0.01),
     "fp16": Tolerance(0.02, 0.02, 0.02),
@@ -95,11 +95,16 @@ def _as_read(method: Method, calibration: Mapping[str, Any]) -> dict[str, np.nda
     return {**method.as_read(), "settings.scoring": np.array(numbers(calibration))}
 
 
-def check_golden(bundle: Bundle, method: Method, calibration: Calibration, events: EventSettings) -> None:
-    """Run the golden frames; SelfTestError names the first step whose values are off by more than the tolerance."""
+def check_golden(
+    bundle: Bundle, method: Method, calibration: Calibration, events: EventSettings, precision: str = "fp32"
+) -> None:
+    """Run the golden frames; SelfTestError names the first step whose values are off by more than the tolerance.
+
+    precision: fp32 or fp16, in which the backend was asked to compute what is not INT8.
+    """
     stored = bundle.golden()
     frames = _stored_frames(stored, method, bundle.calibration["period_s"])
-    tolerance = tolerance_of(bundle)
+    tolerance = tolerance_of(bundle, precision)
     steps = {_step(name) for name in stored}.intersection(STEPS).union(ALWAYS)
     as_read = _as_read(method, bundle.calibration["calibration"])
     for name, values in as_read.items():
@@ -118,10 +123,10 @@ def check_golden(bundle: Bundle, method: Method, calibration: Calibration, event
         raise _failed("decisions differ", ADVICE)
 
 
-def tolerance_of(bundle: Bundle) -> Tolerance:
-    """What a network of the lowest precision in the bundle may be off by."""
+def tolerance_of(bundle: Bundle, precision: str = "fp32") -> Tolerance:
+    """What a network of the lowest precision in the bundle may be off by, or one that is computed in ``precision``."""
     precisions = [model.precision for model in bundle.manifest.models.values()]
-    return max((TOLERANCES[p] for p in precisions), key=lambda t: t.score, default=EXACT)
+    return max((TOLERANCES[p] for p in (*precisions, precision)), key=lambda t: t.score) if precisions else EXACT
 
 
 def _stored_frames(stored: dict[str, np.ndarray], method: Method, period_s: float) -> list[Frame]:

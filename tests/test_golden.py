@@ -183,6 +183,8 @@ def test_the_lowest_precision_in_the_bundle_sets_the_tolerance(small: Bundle) ->
     mixed = replace(small.manifest, models={"encoder": encoder, "detector": detector}, files=files)
     assert tolerance_of(small) == golden.TOLERANCES["fp32"]
     assert tolerance_of(replace(small, manifest=mixed)) == golden.TOLERANCES["int8"]
+    assert tolerance_of(small, "fp16") == golden.TOLERANCES["fp16"]
+    assert tolerance_of(replace(small, manifest=mixed), "fp16") == golden.TOLERANCES["int8"]
 
 
 def test_a_setting_that_came_later_and_has_a_default_does_not_matter(small: Bundle) -> None:

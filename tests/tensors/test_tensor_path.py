@@ -329,7 +329,7 @@ def test_a_session_that_is_tried_again_takes_tensors_too(tiny_bundle: Path, monk
 def test_half_precision_is_within_its_tolerance(tiny_bundle: Path) -> None:
     """Two hundredths of a score, as the self-test allows for fp16; the tiny encoder, as CPUs are slow at it."""
     half = Profile("", "", Inference("torch", precision="fp16"))
-    here, there = Detector.open(tiny_bundle, load_profile("desktop_cpu")), Detector.open(tiny_bundle, half, self_test=False)
+    here, there = Detector.open(tiny_bundle, load_profile("desktop_cpu")), Detector.open(tiny_bundle, half)
     differences = []
     for frame in FRAMES:
         one, other = here.process(frame), there.process(frame)

@@ -1,9 +1,9 @@
 """Parts of normal footage put where they do not belong, and others put where they do, to train STPAG's discriminator.
 
 Everything that is put in has the same soft border, and much of it is normal: what sets them apart is what lies inside, not
-that something was put in. Of another moment of the same place, at the usual speed: normal, whatever it covers. Twice as
-fast, of another size or upside down, sliding without moving itself, or painted over: made up. Brightness alone is judged: a
-camera has no colours at night.
+that something was put in. Of another moment of the same place, at the usual speed or standing still: normal, whatever it
+covers. Twice as fast, of another size or upside down, sliding without moving itself, or painted over: made up. Brightness
+alone is judged: a camera has no colours at night.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ SEEN = 3  # frames that are judged together: with two, what starts to move could
 MOST = 2  # in one window
 KINDS = ("usual", "usual", "usual", "hurried", "hurried", "resized", "sliding", "painted")  # as often as they stand here
 UPSIDE_DOWN = 0.3  # of the resized ones
-SLIDE = (0.06, 0.015)  # of the picture's height a frame, at most, across and along
+STILL = 1 / 3  # of the usual ones: who stops is normal
+SLIDE = ((0.02, 0.06), (0.0, 0.015))  # of the picture's height a frame, across and along
 SOFT = (0.6, 2.0)  # pixels, of a border
 
 
@@ -55,9 +56,9 @@ def _with_implants(generator: np.random.Generator, window: UInt8, windows: UInt8
 
 
 def _usual(generator: np.random.Generator, frames: Float32, donor: UInt8) -> tuple[Float32, Float32]:
-    """With a part of the donor's newest frames in its place; and where."""
-    usual = _newest(donor)
-    alpha, _ = _soft_mask(generator, usual)
+    """With a part of the donor's newest frames, or of the last one of them, in its place; and where."""
+    alpha, _ = _soft_mask(generator, _newest(donor))
+    usual = _newest(donor, 0 if generator.random() < STILL else 1)
     return frames + alpha * (usual - frames), alpha
 
 
@@ -89,7 +90,7 @@ def _sliding(generator: np.random.Generator, frames: Float32, donor: UInt8) -> t
     source = _newest(donor)
     alpha, _ = _soft_mask(generator, source)
     still, size = source[generator.integers(SEEN)], alpha.shape[::-1]
-    speed = generator.uniform(-1, 1, 2) * SLIDE * len(alpha)
+    speed = [generator.choice((-1, 1)) * generator.uniform(*limits) * len(alpha) for limits in SLIDE]
     made = []
     for i, frame in enumerate(frames):
         way = np.array([[1, 0, (i - SEEN + 1) * speed[0]], [0, 1, (i - SEEN + 1) * speed[1]]], dtype=np.float32)
@@ -109,8 +110,7 @@ def _painted(generator: np.random.Generator, frames: Float32, donor: UInt8) -> t
 
 def _newest(window: UInt8, step: int = 1) -> Float32:
     """SEEN frames, ``step`` apart, the last of them the window's newest: (SEEN, h, w) float32."""
-    first = len(window) - 1 - step * (SEEN - 1)
-    return window[first::step].astype(np.float32)
+    return window[[len(window) - 1 - step * i for i in reversed(range(SEEN))]].astype(np.float32)
 
 
 def _soft_mask(generator: np.random.Generator, frames: Float32) -> tuple[Float32, tuple[int, int]]:

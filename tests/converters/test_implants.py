@@ -64,10 +64,15 @@ def test_what_glides_moves_on_and_does_not_change(monkeypatch: pytest.MonkeyPatc
     assert (moved > 20).sum() >= 5, "in a picture that stands still it is all that moves"
 
 
-def test_a_normal_implant_hides_what_it_covers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normal_implants_cover_what_was_there_and_walk_on_or_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(implants, "_soft_mask", lambda *_: (np.ones((HEIGHT, WIDTH), np.float32), (30, 30)))
-    frames, alpha = implants._usual(np.random.default_rng(0), walking(20)[-SEEN:].astype(np.float32), walking(50))
-    assert np.array_equal(frames, walking(50)[-SEEN:]) and (alpha == 1).all()
+    donor, n_still = walking(50), 0
+    for seed in range(30):
+        frames, alpha = implants._usual(np.random.default_rng(seed), walking(20)[-SEEN:].astype(np.float32), donor)
+        still = np.array_equal(frames[0], donor[-1])
+        assert np.array_equal(frames, np.stack([donor[-1]] * SEEN) if still else donor[-SEEN:]) and (alpha == 1).all()
+        n_still += still
+    assert 3 < n_still < 20
 
 
 def test_a_seed_decides() -> None:

@@ -213,7 +213,7 @@ def test_run_delivers_an_event_for_a_cart(int8_bundle: Built, labelled: Path, cl
     assert said.code == 0, said.err
     events = [json.loads(line) for line in said.out.splitlines()]
     [(first, last)] = json.loads((labelled / "labels.json").read_text())["03"]["anomalous_1based"]
-    assert any(first <= event["start_frame"] <= last for event in events)
+    assert any(first <= event["peak_frame"] <= last for event in events if event["kind"] == "end")
     boxes = [region["box"] for event in events for region in event["regions"]]
     assert boxes and all(0 <= x0 < x1 <= tiny.SIZE[0] and 0 <= y0 < y1 <= tiny.SIZE[1] for x0, y0, x1, y1 in boxes)
     assert {"start"} <= {event["kind"] for event in events} and set(events[0]["components"]) == {

@@ -16,7 +16,7 @@ from edge_vad.converters.pseudo_anomalies import INPAINT_RADIUS, SCALES, random_
 from edge_vad.plugins import require
 from edge_vad.types import Float32, UInt8
 
-SEEN = 3  # frames that are judged together: with two, what starts to move could not be told from what moves fast
+SEEN = 3  # frames that are judged together
 MOST = 2  # in one window
 KINDS = ("usual", "usual", "usual", "hurried", "hurried", "resized", "sliding", "painted")  # as often as they stand here
 UPSIDE_DOWN = 0.3  # of the resized ones

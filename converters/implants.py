@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from edge_vad.converters.pseudo_anomalies import INPAINT_RADIUS, SCALES, random_mask
+from edge_vad.converters.pseudo_anomalies import INPAINT_RADIUS, SCALES, motion_of, random_mask
 
 from edge_vad.plugins import require
 from edge_vad.types import Float32, UInt8
@@ -102,7 +102,7 @@ def _sliding(generator: np.random.Generator, frames: Float32, donor: UInt8) -> t
 def _painted(generator: np.random.Generator, frames: Float32, donor: UInt8) -> tuple[Float32, Float32]:
     """With a part that moves painted over from its border."""
     cv2 = require("cv2", "opencv-python-headless", "pseudo-anomalies")
-    mask, _ = random_mask(generator, _movement(frames))
+    mask, _ = random_mask(generator, motion_of(frames))
     pixels = frames.round().astype(np.uint8)
     painted = np.stack([cv2.inpaint(frame, mask, INPAINT_RADIUS, cv2.INPAINT_TELEA) for frame in pixels])
     return _differing(frames, np.where(mask, painted, frames).astype(np.float32))
@@ -116,13 +116,8 @@ def _newest(window: UInt8, step: int = 1) -> Float32:
 def _soft_mask(generator: np.random.Generator, frames: Float32) -> tuple[Float32, tuple[int, int]]:
     """Where something moves: (h, w) float32 in 0..1; and the pixel (x, y) that it was drawn around."""
     cv2 = require("cv2", "opencv-python-headless", "pseudo-anomalies")
-    mask, at = random_mask(generator, _movement(frames))
+    mask, at = random_mask(generator, motion_of(frames))
     return cv2.GaussianBlur(mask.astype(np.float32), (0, 0), float(generator.uniform(*SOFT))), at
-
-
-def _movement(frames: Float32) -> Float32:
-    moved: Float32 = np.abs(np.diff(frames, axis=0)).sum(axis=0)
-    return moved
 
 
 def _differing(before: Float32, after: Float32) -> tuple[Float32, Float32]:

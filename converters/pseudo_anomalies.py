@@ -11,7 +11,6 @@ which is what moves faster would leave.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_vad.plugins import require
 from edge_vad.types import Float32, UInt8
@@ -104,7 +103,8 @@ def hurried(generator: np.random.Generator, differences: Float32, frames: UInt8)
     return np.where(mask[..., None], np.stack(fast), differences).astype(np.float32)
 
 
-def motion_of(frames: UInt8) -> NDArray[np.float32]:
-    """How much every pixel changes over frames (n, h, w, 3) uint8: (h, w) float32."""
-    green = frames[..., 1].astype(np.int16)
-    return np.abs(np.diff(green, axis=0)).sum(axis=0).astype(np.float32)
+def motion_of(frames: UInt8 | Float32) -> Float32:
+    """How much every pixel changes over frames (n, h, w, 3), or over their brightness (n, h, w): (h, w) float32."""
+    planes = frames[..., 1] if frames.ndim == 4 else frames
+    moved: Float32 = np.abs(np.diff(planes.astype(np.float32), axis=0)).sum(axis=0)
+    return moved

@@ -199,7 +199,7 @@ class _Discriminator(nn.Module):
         layers: list[nn.Module] = []
         for a, b in zip((SEEN, *sizes[:-1]), sizes, strict=True):
             layers += _judging(a, b, stride=2)
-        for dilation in (1, 2, 1):  # together they see about as far as somebody is tall
+        for dilation in (1, 2, 1):  # a cell is judged by the 79 pixels around it
             layers += _judging(sizes[-1], sizes[-1], dilation=dilation)
         self.layers = nn.Sequential(*layers, nn.Conv2d(sizes[-1], 1, 1))
 

@@ -95,8 +95,8 @@ class NetworkMethod(Method):
 
     def _check(self, settings: NetworkSettings) -> None:
         """Names that a bundle made up would be a KeyError in the middle of a stream."""
-        odd = [*({*settings.targets} - {*self.pictures}), *({*settings.odds} - {*self.odds})]
-        odd += {*settings.values} - {*self.values}
+        told = ((settings.targets, self.pictures), (settings.odds, self.odds), (settings.values, self.values))
+        odd = [name for names, known in told for name in names if name not in known]
         odd += [CHANGE] if settings.change_of and CHANGE not in self.names else []
         if odd:
             raise BundleFormatError(f"preprocessing.json: {min(odd)!r} is no output that this method scores; {REBUILD}")
